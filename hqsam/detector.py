@@ -50,7 +50,8 @@ class Detector:
 
     def __init__(self, options: DetectorOptions, key: str) -> None:
         self._options, self._key = options, key
-        self._revision = pretrained.pinned(options.detector, options.revision, key)
+        self._source = pretrained.Source(options.detector, options.revision, key, "detector")
+        folder = self._source.checked()
         try:
             installed = {name: metadata.version(name) for name in ("transformers", "torch")}
         except metadata.PackageNotFoundError as error:
@@ -59,9 +60,9 @@ class Detector:
                 cure="pip install 'hqsam-pipeline[detector]'",
             ) from error
         # A folder is its content, wherever it lies; a commit of the hub's is its name.
-        model: dict[str, Any] = {"digest": _digest(Path(options.detector))}
-        if self._revision:
-            model = {"name": options.detector, **self._revision}
+        model = {"name": options.detector, "revision": options.revision}
+        if folder is not None:
+            model = {"digest": _digest(folder)}
         self.head: Mapping[str, Any] = {
             "version": VERSION,
             "detector": model,
@@ -83,29 +84,22 @@ class Detector:
         from hqsam.model.device import pick_device
         from hqsam_datasets.benchmarks.detected import Opened
 
-        library = pretrained.library("detectors", "detector")
-        source, revision = self._options.detector, self._revision
-        with pretrained.opening(source, self._key):
-            config, _ = library.PretrainedConfig.get_config_dict(source, **revision)
-            kind = str(config.get("model_type"))
-            by_text = kind in GROUNDING
-            _check_kind(kind, source, self._key)
+        library, folder = self._source.library(), self._source.folder()
+        kind = check(folder, self._key)
+        by_text = kind in GROUNDING
+        with self._source.opening():
             reader = library.AutoProcessor if by_text else library.AutoImageProcessor
             # without the word, the library asks at the terminal whether it may run code
-            processor = reader.from_pretrained(source, trust_remote_code=False, **revision)
+            processor = reader.from_pretrained(folder, trust_remote_code=False)
             cls = (
                 library.AutoModelForZeroShotObjectDetection
                 if by_text
                 else library.AutoModelForObjectDetection
             )
             model, loading = cls.from_pretrained(
-                source,
-                output_loading_info=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                **revision,
+                folder, output_loading_info=True, use_safetensors=True, trust_remote_code=False
             )
-        pretrained.check_whole(loading, source, self._key)
+        self._source.check_whole(loading)
         model = model.eval().to(pick_device(self._options.device))
         find: Callable[[_Image], _Boxes]
         without: list[str] = []
@@ -146,17 +140,17 @@ def _digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-def _check_kind(kind: str, source: str, key: str) -> None:
+def check(folder: Path, key: str) -> str:
+    """Check that a folder holds a detector of a supported family; gives the family.
+
+    Raises:
+        UserError: See `hqsam.pretrained.check_folder`.
+    """
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES as CLASSED,
     )
 
-    if kind not in GROUNDING and kind not in CLASSED:
-        raise UserError(
-            f"{source} is of the family {kind!r}, which is no detector that is supported",
-            key=key,
-            cure=f"use one of: {', '.join(sorted({*CLASSED, *GROUNDING}))}",
-        )
+    return pretrained.check_folder(folder, key, known=sorted({*CLASSED, *GROUNDING}))
 
 
 def plain(name: str) -> str:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import _codecs
 import argparse
+import contextlib
 import importlib
 import json
 import pathlib
 import pickle
 import re
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hqsam_base.errors import UserError
+from hqsam_base.filenames import visible
 from hqsam_base.texts import packing
 
 State = dict[str, Tensor]
@@ -75,9 +78,8 @@ def _in_folder(folder: Path) -> Path:
     for name in _IN_FOLDERS:
         if (folder / name).is_file():
             return folder / name
-    others = sorted(
-        path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file()
-    )
+    inside = visible(folder.iterdir())
+    others = [path for path in inside if path.suffix in _SUFFIXES and path.is_file()]
     if len(others) == 1:
         return others[0]
     found = (
@@ -85,7 +87,9 @@ def _in_folder(folder: Path) -> Path:
         if others
         else f"none of {', '.join(_IN_FOLDERS)}"
     )
-    raise UserError(f"the folder holds {found}", file=folder, cure="give a checkpoint file")
+    below = [path for path in inside if any((path / name).is_file() for name in _IN_FOLDERS)]
+    cure = f"give one of its folders, such as {below[-1]}" if below else "give a checkpoint file"
+    raise UserError(f"the folder holds {found}", file=folder, cure=cure)
 
 
 def files_of(path: Path) -> list[Path]:
@@ -149,6 +153,10 @@ def _read_part(path: Path) -> tuple[State, dict[str, Any]]:
             raise UserError(
                 "the file is a TorchScript program, not a checkpoint", file=path, cure=cure
             ) from error
+        if zipfile.is_zipfile(path) and not _is_of_torch(path):
+            raise UserError(
+                "the file is a zip, not a checkpoint", file=path, cure="unpack it (zip)"
+            ) from error
         raise UserError(
             f"the file is not a readable checkpoint ({type(error).__name__}: "
             f"{str(error).partition(chr(10))[0][:160]})",
@@ -201,13 +209,22 @@ def _is_safetensors(path: Path) -> bool:
         return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
 
 
+def _is_of_torch(path: Path) -> bool:
+    """Whether a zip is one of ``torch.save``: its pickle lies in one folder with the tensors."""
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as file:
+        return any(name.endswith("/data.pkl") for name in file.namelist())
+    return False
+
+
 def _unwrapped(path: Path, found: Any) -> State:
     """The tensors of ``{"model": {...}, "epoch": 3}`` and the like."""
     while isinstance(found, dict) and (inner := _inner(path, found)) is not None:
         found = inner
-    tensors = (
-        {k: v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
-    )
+    given = found.items() if isinstance(found, dict) else ()
+    tensors = {key: value for key, value in given if isinstance(value, Tensor)}
+    # Arrays of NumPy, as some converters leave them, count where there is no tensor.
+    arrays = [(k, v) for k, v in given if isinstance(v, np.ndarray) and v.dtype.kind in "fiu"]
+    tensors = tensors or {key: torch.as_tensor(value) for key, value in arrays}
     if not tensors or not all(isinstance(key, str) for key in tensors):
         raise UserError(
             "the file holds no dictionary of tensors", file=path, cure="give a state dict"

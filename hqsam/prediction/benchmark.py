@@ -48,6 +48,7 @@ def predict(
     entries: tuple[systems.Entry, ...] = systems.DEFAULT,
     encodings: Path | None = None,
     figures: Callable[[Mapping[str, float]], None] = lambda _: None,
+    lenient: bool = False,
 ) -> Row:
     """Predict every prompt of a benchmark with every system.
 
@@ -65,6 +66,8 @@ def predict(
             (`hqsam.prediction.encodings`); None: encode for this model alone. Changes no byte.
         figures: told at the end how fast it was: images and prompts a second, and the share of time
             that the device waited (`Figures.rates`); not told where all parts were there.
+        lenient: leave out a system that cannot be opened, and say why (``failed``); without it none
+            is predicted then.
 
     Returns:
         The content of ``predict.json``.
@@ -82,7 +85,8 @@ def predict(
             # First: a file that does not fit is found out before anything is encoded.
             known = {e.name: kind.write(e, benchmark, work) for e, kind in given.items()}
             mine = tuple(e for e in entries if e not in given)
-            job = Job(benchmark, systems.Context(model, inputs.head, options, shared), mine)
+            context = systems.Context(model, inputs.head, options, shared)
+            job = Job(benchmark, context, mine, lenient)
             if mine:
                 write_parts(job, images, work, what=out.name, progress=progress, told=figures)
             summary = _summary(inputs, images, job, work, out.name, entries, known)
@@ -232,7 +236,7 @@ def _summary(
     protocols = told.get("protocols", {}) | {s: dict(one.protocol) for s, one in given.items()}
     lacking = {s: list(one.unsupported) for s, one in given.items() if one.unsupported}
     unsupported = told.get("unsupported", {}) | lacking
-    found = {"protocols": protocols, "unsupported": unsupported}
+    found = {"protocols": protocols, "unsupported": unsupported, "failed": told.get("failed", {})}
     about = {name: content for name, content in found.items() if content}
     return {
         "version": VERSION,

@@ -14,7 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +42,19 @@ PROCESSES_VARIABLE = "HQSAM_PREDICT_PROCESSES"
 
 @dataclass(frozen=True)
 class Job:
-    """What a process needs to predict: folder of the index stage, what the systems are opened with, and their entries."""
+    """What a process needs to predict.
+
+    Attributes:
+        benchmark: Folder of the index stage.
+        context: What the systems are opened with.
+        entries: Theirs.
+        lenient: Leave out a system that cannot be opened, and say why in `ABOUT`.
+    """
 
     benchmark: Path
     context: systems.Context
     entries: tuple[systems.Entry, ...]
+    lenient: bool = False
 
     @property
     def options(self) -> PredictOptions:
@@ -54,10 +62,26 @@ class Job:
         return self.context.options
 
 
-def spans(n_images: int, images_per_part: int) -> list[range]:
-    """The images of each part; at least one part, empty if there are no images."""
-    starts = range(0, max(1, n_images), images_per_part)
-    return [range(start, min(start + images_per_part, n_images)) for start in starts]
+def spans(
+    n_images: int, images_per_part: int, units: Sequence[str | None] | None = None
+) -> list[range]:
+    """The images of each part; at least one part, empty if there are no images.
+
+    Args:
+        n_images: of the benchmark.
+        images_per_part: at least, but for the last part.
+        units: the video of each image, where a part must hold whole videos; without it parts are
+            of equal size.
+    """
+    found: list[range] = []
+    start = 0
+    while start < n_images or not found:
+        stop = min(start + images_per_part, n_images)
+        while units and 0 < stop < n_images and units[stop] == units[stop - 1]:
+            stop += 1
+        found.append(range(start, stop))
+        start = stop
+    return found
 
 
 def process_count(options: PredictOptions, n_parts: int) -> int:
@@ -89,9 +113,10 @@ def write_parts(
     """Write every part that `folder` lacks; `images` are those of `job.benchmark`; `told` hears how fast (`Figures.rates`).
 
     Raises:
-        UserError: an input is damaged, or a process died.
+        UserError: parts failed, all others are written then; no system can be opened; or a process
+            died.
     """
-    planned = dict(enumerate(spans(len(images), job.options.images_per_part)))
+    planned = dict(enumerate(spans(len(images), job.options.images_per_part, images.units)))
     todo = {
         number: span for number, span in planned.items() if not part_path(folder, number).is_file()
     }
@@ -99,16 +124,56 @@ def write_parts(
     progress(done, len(images), what)
     count = process_count(job.options, len(todo))
     figures = Figures()
+    failed: dict[int, Exception] = {}
     if count > 1:
-        for span, of_span in _in_processes(job, folder, todo, count):
-            done += len(span)
-            figures.add(of_span)
+        for number, found in _in_processes(job, folder, todo, count):
+            if isinstance(found, Figures):
+                figures.add(found)
+            else:
+                failed[number] = found
+            done += len(todo[number])
             progress(done, len(images), what)
     elif todo:
         writer = _Writer(job, images, folder)
-        figures = writer.write(folder, todo, lambda some: progress(done + some, len(images), what))
+        figures, failed = writer.write(
+            folder, todo, lambda some: progress(done + some, len(images), what)
+        )
+    if failed:
+        raise _failure(failed, todo, images, folder)
     if todo:
         told(figures.rates(count))
+
+
+_NAMED = 10
+_OF_A_PART = (UserError, ValueError, RuntimeError)
+"""What images and prompts cause, and torch with them: the next part may be free of it. A full disk is not."""
+
+
+def _failure(
+    failed: Mapping[int, Exception],
+    spans: Mapping[int, range],
+    images: BenchmarkImages,
+    folder: Path,
+) -> UserError:
+    """One message for the parts that failed: what is wrong with the first, and the images of each."""
+    first = failed[min(failed)]
+    reason = first if isinstance(first, UserError) else None
+    if reason is None:
+        said = next(iter(str(first).splitlines()), "")
+        reason = UserError(f"{type(first).__name__}: {said}", file=folder)
+        reason.__cause__ = first
+    lines = [
+        f"part {number}: images {images.key(spans[number][0])} to {images.key(spans[number][-1])}"
+        for number in sorted(failed)[:_NAMED]
+    ]
+    more = len(failed) - len(lines)
+    lines += [f"and {more} more parts"] if more else []
+    known = f"; {reason.cure}" if reason.cure else ""
+    return reason.amended(
+        f"{reason.problem}; {len(failed)} of {len(spans)} parts failed, the others are kept",
+        details=[*reason.details, *lines],
+        cure=f"run it again once that is mended: only these parts are predicted then{known}",
+    )
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -122,13 +187,15 @@ class _Writer:
     def __init__(self, job: Job, images: BenchmarkImages, folder: Path) -> None:
         torch.set_num_threads(job.options.threads or torch.get_num_threads())
         self._images = images
-        opened = [(e.name, systems.load(e.options.kind).open(e, job.context)) for e in job.entries]
-        self._engine = Engine(opened, job.options)
-        write_json(folder / ABOUT, _about(job.entries, dict(opened), images))
+        opened, lost = _opened(job)
+        self._engine = Engine(
+            [(e.name, opened[e.name]) for e in job.entries if e.name in opened], job.options
+        )
+        write_json(folder / ABOUT, _about(job.entries, opened, images, lost))
 
     def write(
         self, folder: Path, parts: Mapping[int, range], told: Callable[[int], None]
-    ) -> Figures:
+    ) -> tuple[Figures, dict[int, Exception]]:
         """Predict spans and write each as a part, while the next is predicted.
 
         Args:
@@ -137,27 +204,80 @@ class _Writer:
             told: hears how many images are decoded.
 
         Returns:
-            How fast.
+            How fast, and what was wrong with the parts that are not written.
         """
         start = time.perf_counter()
         figures = self._engine.figures = Figures()
+        failed: dict[int, Exception] = {}
+        left = dict(parts)
+        while left:  # after a failure the rest goes through anew, without the part
+            try:
+                self._write(folder, left, failed, told)
+            except _OF_A_PART as error:
+                number = next(iter(left))
+                del left[number]
+                failed[number] = error
+        figures.wall_s = time.perf_counter() - start
+        return figures, failed
+
+    def _write(
+        self,
+        folder: Path,
+        left: dict[int, range],
+        failed: dict[int, Exception],
+        told: Callable[[int], None],
+    ) -> None:
+        """Write parts, and take each out of `left` as it is decoded; what fails then is noted in `failed`."""
+
+        def finish(number: int, written: Future[None]) -> None:
+            try:
+                written.result()
+            except _OF_A_PART as error:
+                failed[number] = error
+
         with (
             ThreadPoolExecutor(1) as thread,
-            contextlib.closing(self._engine.run(self._images, parts.values())) as found,
+            contextlib.closing(self._engine.run(self._images, list(left.values()))) as found,
         ):
-            written = None
-            for number, span in parts.items():
-                rows = []
-                for of_image in itertools.islice(found, len(span)):
-                    rows.append(of_image)
-                    told(figures.images)
-                if written is not None:
-                    written.result()
-                written = thread.submit(_write_part, part_path(folder, number), rows)
-            if written is not None:
-                written.result()
-        figures.wall_s = time.perf_counter() - start
-        return figures
+            before: list[tuple[int, Future[None]]] = []
+            try:
+                for number, span in list(left.items()):
+                    rows = []
+                    for of_image in itertools.islice(found, len(span)):
+                        rows.append(of_image)
+                        told(self._engine.figures.images)
+                    while before:
+                        finish(*before.pop())
+                    written = thread.submit(_write_part, part_path(folder, number), rows)
+                    before.append((number, written))
+                    del left[number]
+            finally:
+                while before:
+                    finish(*before.pop())
+
+
+def _opened(job: Job) -> tuple[dict[str, Any], dict[str, str]]:
+    """Open the systems; gives those that can be opened, and why others cannot.
+
+    Raises:
+        UserError: one cannot, and the job is not lenient; or none can.
+    """
+    opened: dict[str, Any] = {}
+    lost: dict[str, str] = {}
+    for entry in job.entries:
+        try:
+            one = systems.load(entry.options.kind).open(entry, job.context)
+            if isinstance(one, systems.Derived) and one.of in lost:
+                raise UserError(f"{one.of}, which it changes, was not opened")
+            opened[entry.name] = one
+        except (UserError, RuntimeError) as error:  # what torch raises, memory's end included
+            if not job.lenient or (len(lost) + 1 == len(job.entries)):
+                raise
+            problem = error.problem if isinstance(error, UserError) else str(error)
+            reason = next(iter(problem.splitlines()), type(error).__name__)
+            kind = systems.load(entry.options.kind)
+            lost |= {system.name: reason for system in kind.systems(entry)}
+    return opened, lost
 
 
 def _write_part(path: Path, rows: Sequence[Sequence[MaskRows]]) -> None:
@@ -166,12 +286,15 @@ def _write_part(path: Path, rows: Sequence[Sequence[MaskRows]]) -> None:
 
 
 def _about(
-    entries: Sequence[systems.Entry], opened: Mapping[str, Any], images: BenchmarkImages
+    entries: Sequence[systems.Entry],
+    opened: Mapping[str, Any],
+    images: BenchmarkImages,
+    lost: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Protocol blocks by system, and the prompt sets that a system cannot use."""
+    """Protocol blocks by system, the prompt sets that a system cannot use, and why systems were not opened."""
     protocols: dict[str, Any] = {}
-    unsupported: dict[str, list[str]] = {}
-    for entry in entries:
+    unsupported: dict[str, list[str]] = {name: sorted(images.parts) for name in lost}
+    for entry in (entry for entry in entries if entry.name in opened):
         one = opened[entry.name]
         for system in systems.load(entry.options.kind).systems(entry):
             if one.protocol:
@@ -183,7 +306,7 @@ def _about(
             )
             if lacking:
                 unsupported[system.name] = sorted(lacking)
-    return {"protocols": protocols, "unsupported": unsupported}
+    return {"protocols": protocols, "unsupported": unsupported, "failed": dict(lost)}
 
 
 # ---- several processes ----
@@ -194,8 +317,8 @@ _mine: list[_Writer] = []
 
 def _in_processes(
     job: Job, folder: Path, todo: Mapping[int, range], count: int
-) -> Iterator[tuple[range, Figures]]:
-    """Hand the parts to processes as they become free; gives each span when it is written, and how fast."""
+) -> Iterator[tuple[int, Figures | Exception]]:
+    """Hand the parts to processes as they become free; gives each one's number and how fast it was, or why it failed."""
     context = multiprocessing.get_context(
         "spawn"
     )  # a forked process cannot use CUDA, nor torch's threads
@@ -203,10 +326,11 @@ def _in_processes(
     with ProcessPoolExecutor(
         count, mp_context=context, initializer=_begin, initargs=(job, numbers, folder)
     ) as pool:
-        tasks = {pool.submit(_write, folder, number, span): span for number, span in todo.items()}
+        tasks = {pool.submit(_write, folder, number, span): number for number, span in todo.items()}
         try:
             for task in as_completed(tasks):
-                yield tasks[task], task.result()
+                figures, failed = task.result()
+                yield tasks[task], next(iter(failed.values()), figures)
         except BrokenProcessPool as error:
             cure = (
                 f"look for its message above; with too little memory set {PROCESSES_VARIABLE} to "
@@ -228,5 +352,5 @@ def _begin(job: Job, numbers: Any, folder: Path) -> None:
     _mine.append(_Writer(job, BenchmarkImages(job.benchmark), folder))
 
 
-def _write(folder: Path, number: int, span: range) -> Figures:
+def _write(folder: Path, number: int, span: range) -> tuple[Figures, dict[int, Exception]]:
     return _mine[0].write(folder, {number: span}, lambda some: None)

@@ -28,6 +28,7 @@ from hqsam.prediction.options import PredictOptions
 from hqsam.prediction.postprocess import MaskCodes
 from hqsam.prediction.prompt import Prompt
 from hqsam.prediction.rows import MaskRows, Row
+from hqsam.prediction.tracks import Tracks
 from hqsam.systems import Derived, Promptable
 from hqsam_base import rle
 from hqsam_base.atomic import read_json
@@ -60,7 +61,7 @@ class BenchmarkImages:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        columns = ["key", "member", "shard", "height", "width"]
+        columns = ["key", "member", "shard", "height", "width", "video"]
         self._images = sorted(
             manifest.read_rows(folder / "images.parquet", columns), key=lambda row: str(row["key"])
         )
@@ -114,6 +115,17 @@ class BenchmarkImages:
         return found
 
     @cached_property
+    def tracked(self) -> list[str]:
+        """Prompt sets in which each system follows its own masks through a video."""
+        found: list[str] = read_json(self._folder / "index.json").get("tracked", [])
+        return found
+
+    @property
+    def units(self) -> list[str | None] | None:
+        """The video of each image, where frames are predicted one after the other; None: images stand alone."""
+        return [row["video"] for row in self._images] if self.tracked else None
+
+    @cached_property
     def _truths(self) -> dict[str, list[Row]]:
         """Objects by image; read only where somebody clicks at them."""
         columns = ["key", "instance_id", "rle", "height", "width"]
@@ -130,6 +142,10 @@ class BenchmarkImages:
             )
             for row in self._truths.get(key, ())
         }
+
+    def key(self, number: int) -> str:
+        """The key of the image of that number in key order."""
+        return str(self._images[number]["key"])
 
     def task(self, number: int) -> Task:
         """The image of that number in key order and its prompts in the order of their ids."""
@@ -253,6 +269,7 @@ class Engine:
         self._threads = threads or max(2, len(os.sched_getaffinity(0)))
         self._promptable = [one for _, one in opened if isinstance(one, Promptable)]
         self._derived = [(name, one) for name, one in opened if isinstance(one, Derived)]
+        self._tracks: dict[tuple[str, int], Tracks] = {}
 
     def run(
         self, images: BenchmarkImages, spans: Iterable[Sequence[int]]
@@ -262,6 +279,7 @@ class Engine:
         Images without prompts are not read. No batch reaches over the end of a span.
         """
         size = self.options.batch_images
+        self._tracks = {}
         batches = [span[n : n + size] for span in spans for n in range(0, len(span), size)]
         with ThreadPoolExecutor(self._threads) as pool:
             read = partial(self._read, images)
@@ -306,6 +324,9 @@ class Engine:
             for name in images.clicks:
                 features = [image[turn] for image in encoded]
                 rows += self._clicked(name, images, item, features, makers)
+            for name in images.tracked:
+                for k, one in enumerate(self._promptable):
+                    rows += self._followed(name, k, one, encoded[k][turn], images, item, makers)
             for name, derived in self._derived:
                 rows += [
                     self._refined(name, derived, item, of) for of in rows if of.system == derived.of
@@ -324,7 +345,8 @@ class Engine:
         sets: dict[str, list[int]] = {}
         for n, row in enumerate(item.task.prompts):
             name = str(row["prompt_set"])
-            if images.parts[name] <= one.takes and name not in images.clicks:
+            own = name in images.clicks or name in images.tracked
+            if images.parts[name] <= one.takes and not own:
                 sets.setdefault(name, []).append(n)
         # Each set on its own: the last bits depend on what shares a pass, and must not depend on
         # which other sets a run has.
@@ -362,6 +384,31 @@ class Engine:
                 ):
                     masks = makers.start(partial(MaskCodes.of, [patch]))
                     yield MaskRows([dict(row)], system, [iou], masks)
+
+    def _followed(
+        self,
+        prompt_set: str,
+        number: int,
+        one: Promptable,
+        image: Any,
+        images: BenchmarkImages,
+        item: _Prepared,
+        makers: _Makers,
+    ) -> Iterator[MaskRows]:
+        """The rows of a set in which each system follows its own masks, for one frame."""
+        mine = [row for row in item.task.prompts if row["prompt_set"] == prompt_set]
+        if not mine or not images.parts[prompt_set] <= one.takes:
+            return
+        tracks = self._tracks.setdefault((prompt_set, number), Tracks())
+        for row, system, patch, iou in tracks.predictions(
+            one,
+            image,
+            item.task.image["video"],
+            mine,
+            per_pass=self.options.prompts_per_pass,
+            on_device=self.figures.on_device,
+        ):
+            yield MaskRows([dict(row)], system, [iou], makers.start(partial(MaskCodes.of, [patch])))
 
     def _refined(self, name: str, derived: Derived, item: _Prepared, of: MaskRows) -> MaskRows:
         """The rows of a system that changes another one's masks."""

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from hqsam_base.digest import sha256_file
+
 if TYPE_CHECKING:
     from hqsam.model.options import ModelOptions
     from hqsam.prediction.options import PredictOptions
@@ -200,16 +202,23 @@ class SystemKind(ABC):
         label = entry.options.label or entry.name
         return (System(name=entry.name, label=label, owner=label, versus=entry.options.versus),)
 
-    def inputs(self, entry: Entry) -> dict[str, str]:
-        """Check, before anything is encoded, that what `open` reads is there and fits.
+    def files(self, entry: Entry) -> list[Path]:
+        """Check what `open` reads, as far as that takes neither torch nor a network, and list it.
 
-        Returns:
-            Digests of the files by name; empty for a kind that reads none of its own.
+        Called by every entry point before anything is fetched or encoded; DVC watches the files.
 
         Raises:
             UserError: see `open`.
         """
-        return {}
+        return []
+
+    def inputs(self, entry: Entry) -> dict[str, str]:
+        """Check what `open` reads, and give its digests by name.
+
+        Raises:
+            UserError: see `open`.
+        """
+        return {path.name: sha256_file(path) for path in self.files(entry)}
 
     @abstractmethod
     def open(self, entry: Entry, context: Context) -> Promptable | Derived:
@@ -239,6 +248,20 @@ class GivenKind(SystemKind):
     def open(self, entry: Entry, context: Context) -> Promptable | Derived:
         """Never called: see `write`."""
         raise NotImplementedError
+
+    @abstractmethod
+    def check(self, entry: Entry, benchmark: str, kind: str, folder: Path | None) -> None:
+        """Check that the masks are of a benchmark.
+
+        Args:
+            entry: of params.yaml.
+            benchmark: name.
+            kind: of its ground truth.
+            folder: of the index stage; None: the benchmark is not there yet.
+
+        Raises:
+            UserError: they are not.
+        """
 
     @abstractmethod
     def write(self, entry: Entry, benchmark: Path, out: Path) -> Given:

@@ -88,21 +88,22 @@ class CheckpointKind(SystemKind):
         versus = entry.options.versus or sam
         return (beside, System(name=mine.name, label=mine.label, owner=mine.owner, versus=versus))
 
+    def files(self, entry: Entry) -> list[Path]:
+        """See `SystemKind.files`."""
+        found = _paths(entry)
+        for key, path in found.items():
+            if not path.is_file():
+                raise UserError(
+                    "there is no such file",
+                    file=path,
+                    key=f"systems.{entry.name}.{key}",
+                    cure="correct the path",
+                )
+        return list(found.values())
+
     def inputs(self, entry: Entry) -> dict[str, str]:
-        """See `SystemKind.inputs`."""
-        options = cast(CheckpointOptions, entry.options)
-        found = {}
-        for key, path in (("checkpoint", options.checkpoint), ("base", options.base)):
-            if path is not None:
-                if not path.is_file():
-                    raise UserError(
-                        "there is no such file",
-                        file=path,
-                        key=f"systems.{entry.name}.{key}",
-                        cure="correct the path",
-                    )
-                found[key] = sha256_file(path)
-        return found
+        """See `SystemKind.inputs`; by key, because two files may have one name."""
+        return dict(zip(_paths(entry), map(sha256_file, self.files(entry)), strict=True))
 
     def open(self, entry: Entry, context: Context) -> Promptable:
         """Load the file."""
@@ -122,6 +123,12 @@ class CheckpointKind(SystemKind):
         protocol = {"files": self.inputs(entry), "backbone": model.backbone.name}
         protocol["used"] = options.output.value
         return Checkpoint(names, model, context.options, protocol)
+
+
+def _paths(entry: Entry) -> dict[str, Path]:
+    options = cast(CheckpointOptions, entry.options)
+    found = {"checkpoint": options.checkpoint, "base": options.base}
+    return {key: path for key, path in found.items() if path is not None}
 
 
 SYSTEM = CheckpointKind("checkpoint", CheckpointOptions)

@@ -10,10 +10,13 @@ the entry says which ones it is of.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from hqsam.systems.base import Entry, Given, GivenKind, SystemOptions
+from hqsam_base.errors import UserError
 
 
 class PredictionsOptions(SystemOptions):
@@ -31,13 +34,38 @@ class PredictionsOptions(SystemOptions):
 class PredictionsKind(GivenKind):
     """See the module."""
 
-    def inputs(self, entry: Entry) -> dict[str, str]:
-        """See `SystemKind.inputs`."""
+    def files(self, entry: Entry) -> list[Path]:
+        """See `SystemKind.files`."""
         from hqsam_metrics import given
 
         path = cast(PredictionsOptions, entry.options).path
-        given.check(path)
+        with _key(entry):
+            given.check(path)
+        return sorted(path.rglob("*.png")) if path.is_dir() else [path]
+
+    def inputs(self, entry: Entry) -> dict[str, str]:
+        """See `SystemKind.inputs`; one digest, of all pictures of a folder together."""
+        from hqsam_metrics import given
+
+        self.files(entry)
+        path = cast(PredictionsOptions, entry.options).path
         return {path.name: given.digest(path)}
+
+    def check(self, entry: Entry, benchmark: str, kind: str, folder: Path | None) -> None:
+        """See `GivenKind.check`: every record, once the benchmark is there; else what each must have."""
+        from hqsam_metrics import given
+        from hqsam_metrics.benchmark_data import Benchmark
+
+        options = cast(PredictionsOptions, entry.options)
+        if options.benchmarks and benchmark not in options.benchmarks:
+            return
+        with _key(entry):
+            if folder is None:
+                given.check_records(options.path, kind)
+                return
+            data = Benchmark(folder)
+            for prompt_set in answered(data.index):
+                given.read(options.path, data, prompt_set)
 
     def write(self, entry: Entry, benchmark: Path, out: Path) -> Given:
         """See `GivenKind.write`."""
@@ -53,8 +81,7 @@ class PredictionsKind(GivenKind):
         data = Benchmark(benchmark)
         options = cast(PredictionsOptions, entry.options)
         every = [str(name) for name in data.index["prompt_sets"]]
-        # Masks that exist already answer no click.
-        mine = [name for name in every if name not in data.index.get("clicks", {})]
+        mine = answered(data.index)
         if options.benchmarks and data.index["benchmark"] not in options.benchmarks:
             mine = []
         prompt_schema = pq.read_schema(benchmark / "prompts.parquet")
@@ -95,6 +122,22 @@ class PredictionsKind(GivenKind):
         files = {"predictions": options.path.name, "sha256": given.digest(options.path)}
         protocol = {**files, "resize": "unknown", "precision": "unknown", "device": "unknown"}
         return Given(protocol, tuple(name for name in every if name not in mine))
+
+
+def answered(index: Mapping[str, Any]) -> list[str]:
+    """List the prompt sets that masks can answer which exist already: no click, no box follows them."""
+    own = {*index.get("clicks", {}), *index.get("tracked", [])}
+    return [str(name) for name in index["prompt_sets"] if name not in own]
+
+
+@contextlib.contextmanager
+def _key(entry: Entry) -> Iterator[None]:
+    """Have every message name the entry's path."""
+    try:
+        yield
+    except UserError as error:
+        key = error.key or f"systems.{entry.name}.path"
+        raise error.amended(key=key) from error
 
 
 SYSTEM = PredictionsKind("predictions", PredictionsOptions)

@@ -7,6 +7,7 @@ sam_grabcut: {kind: refined, of: sam, refiner: grabcut}
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 from hqsam import refiners
@@ -20,6 +21,7 @@ from hqsam.systems.base import (
     SystemKind,
     SystemOptions,
 )
+from hqsam_base.errors import UserError
 
 
 class RefinedOptions(SystemOptions, refiners.RefinerOptions):
@@ -65,6 +67,21 @@ class RefinedKind(SystemKind):
         return (
             System(name=entry.name, label=label, owner=label, versus=options.versus or options.of),
         )
+
+    def files(self, entry: Entry) -> list[Path]:
+        """See `SystemKind.files`: the weights, where the refiner has any."""
+        options = cast(RefinedOptions, entry.options)
+        refiners.load(options.refiner)  # says which there are
+        if options.weights is None:
+            return []
+        if not options.weights.is_file():
+            raise UserError(
+                "there is no such file",
+                file=options.weights,
+                key=f"systems.{entry.name}.weights",
+                cure="correct the path",
+            )
+        return [options.weights]
 
     def open(self, entry: Entry, context: Context) -> Derived:
         """Load the refiner."""

@@ -82,8 +82,9 @@ def rows(score: Score, own: Result, other: Result) -> list[Row]:
     ]
     for quantity in _quantities(score, b):
         if quantity not in means.values():
-            sides = [_mean(_values(quantity, side)) for side in (a, b)]
-            values.append((quantity.title, quantity.scale, *sides, _difference(quantity, a, b)))
+            left, right = (_mean(_values(quantity, side)) for side in (a, b))
+            difference = _difference(quantity, a, b)
+            values.append((quantity.title, quantity.scale, left, right, difference))
     verdicts = judge([(difference, scale) for _, scale, _, _, difference in values])
     return [
         Row(name, scale, _shown(x, scale), _shown(y, scale), judged)

@@ -227,6 +227,12 @@ def mean_outcome(trials: Sequence[Outcome]) -> Outcome:
     )
 
 
+_FOLLOWED = {
+    "tracker": "none: the box of the system's own mask in the frame before, of an empty one the "
+    "last; at first the ground truth's"
+}
+
+
 def _protocol(
     score: Score, options: ScoreOptions, info: dict[str, Any], rows: Predictions
 ) -> dict[str, Any]:
@@ -257,6 +263,7 @@ def _protocol(
         **({} if detector is None else {"detector": detector["detector"]}),
         **({} if trials is None else {"trials": f"mean of {trials}"}),
         **({} if clicks is None else _clicks.rules(clicks)),
+        **(_FOLLOWED if rows.prompt_set in data.index.get("tracked", []) else {}),
         # What a system's own code has in its rules: other people's models and refiners say it in
         # predict.json.
         **info.get("protocols", {}).get(rows.system, {}),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 from hqsam_base.digest import sha256_file
 from hqsam_base.errors import UserError
 from hqsam_base.ids import plain_id
+from hqsam_base.json_stream import iterate_results
 from hqsam_base.rle import encode
 from hqsam_base.runs import Int, RleBatch, decode_runs
 from hqsam_metrics.ap.columns import IdTable
@@ -82,6 +84,40 @@ def check(path: Path, kind: str | None = None) -> None:
             )
 
 
+_KEYS = {
+    "coco": ("image_id", "category_id", "segmentation"),
+    "lvis": ("image_id", "category_id", "segmentation"),
+    "ytvis": ("video_id", "category_id", "segmentations"),
+}
+
+
+def check_records(path: Path, kind: str) -> None:
+    """Check predictions as far as that can be done before the benchmark is there: see `check`, and what each record holds.
+
+    Args:
+        path: the file or folder.
+        kind: of the benchmark.
+
+    Raises:
+        UserError: a folder without PNGs, or a record without one of its keys or a finite score.
+    """
+    check(path, kind)
+    if kind not in _KEYS:
+        if next(path.rglob("*.png"), None) is None:
+            raise UserError("the folder has no PNG files", file=path, cure=_CURES[kind])
+        return
+    number = 0
+    for rows in iterate_results(path):
+        for row in rows:
+            lost = _KEYS[kind] if not isinstance(row, dict) else set(_KEYS[kind]) - row.keys()
+            score = row.get("score") if isinstance(row, dict) else None
+            good = isinstance(score, int | float) and math.isfinite(score)
+            if lost or not good or isinstance(score, bool):
+                lacks = f"no `{min(lost)}`" if lost else "no `score` that is a finite number"
+                raise UserError(f"result {number} has {lacks}", file=path, cure=_CURES[kind])
+            number += 1
+
+
 def digest(path: Path) -> str:
     """Return the SHA-256 of a file, or of the names and contents of a folder's PNGs."""
     if path.is_file():
@@ -106,13 +142,16 @@ def read(path: Path, benchmark: Benchmark, prompt_set: str) -> Given:
     """
     kind = str(benchmark.index["kind"])
     check(path, kind)
-    if kind == "ytvis":
-        return _tracks(path, benchmark)
-    if kind == "davis":
-        return _label_maps(path, benchmark)
-    if kind == "masks":
-        return _objects(path, benchmark, prompt_set)
-    return _detections(path, benchmark, lvis=kind == "lvis")
+    try:
+        if kind == "ytvis":
+            return _tracks(path, benchmark)
+        if kind == "davis":
+            return _label_maps(path, benchmark)
+        if kind == "masks":
+            return _objects(path, benchmark, prompt_set)
+        return _detections(path, benchmark, lvis=kind == "lvis")
+    except UserError as error:
+        raise error.amended(file=error.file or path, cure=error.cure or _CURES[kind]) from error
 
 
 def _detections(path: Path, benchmark: Benchmark, *, lvis: bool) -> Given:

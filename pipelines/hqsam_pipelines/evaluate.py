@@ -9,7 +9,7 @@ never fetched is fetched to its usual place.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,12 +151,15 @@ def _add(entries: dict[str, dict[str, Any]], name: str, values: dict[str, Any], 
 def _model(value: str, output: str) -> dict[str, Any]:
     path = Path(value).expanduser()
     if path.is_file():
+        path = path.absolute()
+        if (entry := _of_a_package(path)) is not None:
+            return entry
         from hqsam.model import checkpoint
 
-        plain = not checkpoint.read(path.absolute()).head
+        plain = not checkpoint.read(path).head
         return {
             "kind": "checkpoint",
-            "checkpoint": str(path.absolute()),
+            "checkpoint": str(path),
             "output": "sam" if plain else output,
         }
     if path.is_dir():
@@ -174,6 +177,16 @@ def _model(value: str, output: str) -> dict[str, Any]:
         key="--model",
         cure="correct it; models of params.yaml are named in its section `models`",
     )
+
+
+def _of_a_package(path: Path) -> dict[str, Any] | None:
+    """The entry of a file that a package's authors published, by its name; None: it is none."""
+    if re.match(r"sam2(\.1)?_hiera_(tiny|small|base_plus|large)", path.name):
+        return {"kind": "sam2", "checkpoint": str(path)}
+    if found := re.match(r"efficientvit_sam_(l[012]|xl[01])\b", path.stem):
+        model = f"efficientvit-sam-{found[1]}"
+        return {"kind": "efficientvit_sam", "model": model, "checkpoint": str(path)}
+    return None
 
 
 def evaluate(
@@ -228,6 +241,7 @@ def evaluate(
         out=places["predictions"],
         progress=progress,
         entries=entries,
+        lenient=True,
     )
     score_benchmark(
         benchmark=folder,
@@ -240,7 +254,7 @@ def evaluate(
     raw = params.raw if own else {**params.raw, "models": {WITHOUT: {}}}
     run = load_run(out, raw)
     run = Run(out, raw, [r for r in run.results if (r.benchmark, r.model) == (benchmark, model)])
-    lines = table(run, benchmark, model, told.get("unsupported", {}))
+    lines = table(run, benchmark, model, told)
     csv = out / "reports" / "tables" / f"{name}.csv"
     write_text(csv, csv_text(COLUMNS, [_cells(line) for line in lines]))
     write_text(out / "params.yaml", _yaml(params.raw))
@@ -320,8 +334,16 @@ def _indexed(
     return folder
 
 
-def table(run: Run, benchmark: str, model: str, unsupported: dict[str, list[str]]) -> list[Line]:
-    """Return the lines of the table: for each prompt set and metric every system, in the order given."""
+def table(run: Run, benchmark: str, model: str, told: Mapping[str, Any]) -> list[Line]:
+    """Return the lines of the table: for each prompt set and metric every system, in the order given.
+
+    Args:
+        run: the results.
+        benchmark: of the run.
+        model: of the run.
+        told: the content of ``predict.json``.
+    """
+    unsupported, failed = told.get("unsupported", {}), told.get("failed", {})
     lines = []
     every = {
         *run.prompt_sets(benchmark, model),
@@ -342,7 +364,10 @@ def table(run: Run, benchmark: str, model: str, unsupported: dict[str, list[str]
                     lines.append(Line(prompt_set, system.label, row, note, against))
         for system in run.systems:
             if prompt_set in unsupported.get(system.name, ()):
-                lines.append(Line(prompt_set, system.label, None, "cannot take these prompts"))
+                note = "cannot take these prompts"
+                if system.name in failed:
+                    note = f"not opened: {failed[system.name]}"
+                lines.append(Line(prompt_set, system.label, None, note))
     return lines
 
 

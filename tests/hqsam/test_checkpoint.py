@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -380,6 +381,7 @@ def test_what_trainers_wrap_around_a_model_comes_off(tmp_path, nano):
         {"model_state": prefixed("sam."), **extras},
         {"state_dict": {"model": plain}},
         {"network": plain, **extras},
+        {"model": {key: value.numpy() for key, value in plain.items()}, **extras},
         {**plain, **colours},
         {"model": {f"model.{key}": value for key, value in own.items()}},
         {"model": prefixed("sam.") | {f"sam.{k}": v / 255 for k, v in colours.items()}},
@@ -417,6 +419,10 @@ def test_a_file_that_cannot_be_told_apart_or_run_says_why(tmp_path, nano):
         torch.jit.script(torch.nn.Linear(2, 2)).save(program)
     with pytest.raises(UserError, match="TorchScript"):
         checkpoint.read(program)
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as file:
+        file.writestr("sam.pth", b"weights")
+    with pytest.raises(UserError, match=r"a zip, not a checkpoint(.|\n)*unpack it"):
+        checkpoint.read(tmp_path / "packed.zip")
     (tmp_path / "packed.pth.gz").write_bytes(gzip.compress(b"weights"))
     with pytest.raises(UserError, match=r"unpack it \(gzip\)"):
         checkpoint.read(tmp_path / "packed.pth.gz")
@@ -447,6 +453,10 @@ def test_folders_of_transformers_in_parts_and_as_bin(tmp_path, nano):
         {"state_dict": {f"model.{k}": v for k, v in state.items()}},
         tmp_path / "lightning" / "epoch=1.ckpt",
     )
+    (tmp_path / "lightning" / "._epoch=1.ckpt").write_bytes(b"Mac OS X")
+    with pytest.raises(UserError, match="none of") as caught:
+        load_any(tmp_path)
+    assert f"such as {tmp_path / 'shards'}" in str(caught.value.cure)
     for name in ("shards", "bins", "bin", "lightning"):
         assert _same(load_any(tmp_path / name), nano), name
         assert convert.inspect(tmp_path / name).format == "hf_sam_hq"

@@ -326,8 +326,13 @@ def test_damaged_image_is_named(shared, tmp_path):
     members = [(f"img_{n}.png", encode_png(picture(*SIZES[n], seed=n))) for n in range(5)]
     members[2] = ("img_2.png", members[2][1][:200])
     write_tar(folder / "images-00000.tar", members)
-    with pytest.raises(UserError, match=r"img_2\.png"):
-        _run(shared | {"benchmark": folder}, tmp_path / "out" / "bad-nano")
+    with pytest.raises(UserError, match=r"img_2\.png") as error:
+        _run(shared | {"benchmark": folder}, tmp_path / "out" / "bad-nano", images_per_part=1)
+    assert error.value.key == "img_2" and error.value.cure
+    assert "1 of 5 parts failed, the others are kept" in error.value.problem
+    assert error.value.details == ("part 2: images img_2 to img_2",)
+    kept = (tmp_path / "out" / ".bad-nano.partial").glob("part-*.parquet")
+    assert sorted(path.name for path in kept) == [f"part-{n:05d}.parquet" for n in (0, 1, 3, 4)]
     (folder / "images-00000.tar").unlink()
     write_tar(
         folder / "images-00000.tar", [(name, encode_png(picture(33, 44))) for name, _ in members]

@@ -28,6 +28,11 @@ def test_every_image_is_in_exactly_one_part(n_images: int, size: int) -> None:
     assert all(len(span) == size for span in found[:-1])
 
 
+def test_a_video_is_never_divided_where_frames_follow_each_other() -> None:
+    videos = ["a"] * 5 + ["b"] * 2 + [None] + ["c"] * 3
+    assert spans(11, 2, videos) == [range(5), range(5, 7), range(7, 11)]
+
+
 @given(st.integers(0, 40), st.integers(1, 8))
 def test_no_more_processes_than_parts(n_parts: int, wanted: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -77,7 +82,7 @@ def test_a_damaged_image_is_one_message_from_any_process(shared, tmp_path, monke
     archive = broken / "images-00000.tar"
     archive.write_bytes(archive.read_bytes().replace(b"IDAT", b"IDAX"))
     monkeypatch.setenv(PROCESSES_VARIABLE, "2")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"cannot be read.*4 of 5 parts failed"):
         _run({**shared, "benchmark": broken}, tmp_path / "out" / "toy-nano")
     assert not (tmp_path / "out" / "toy-nano").exists()
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,3 +78,57 @@ def postgres(folder: Path) -> Iterator[dict[str, str] | None]:
         yield {"PGHOST": str(data), "PGPORT": port, "PGUSER": "postgres"}
     finally:
         call(*control, "-m", "immediate", "stop")
+
+
+class Line:
+    """A TCP line to a server that can be cut: once so many bytes of answers have passed, it closes under its user.
+
+    Attributes:
+        port: Where it listens, on 127.0.0.1.
+        passed: Bytes of answers so far.
+        cut_at: When it is cut next, in bytes passed; None: not.
+        cuts: How often it was.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._server = port
+        self._door = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._door.getsockname()[1]
+        self.passed = self.cuts = 0
+        self.cut_at: int | None = None
+        self._lock = threading.Lock()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def close(self) -> None:
+        """Listen no longer."""
+        self._door.close()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._door.accept()
+                far = socket.create_connection(("127.0.0.1", self._server))
+                for source, target, answers in ((near, far, False), (far, near, True)):
+                    work = (source, target, answers)
+                    threading.Thread(target=self._pass, args=work, daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                whole = self._let_through(len(data)) if answers else len(data)
+                target.sendall(data[:whole])
+                if whole < len(data):
+                    break
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _let_through(self, n: int) -> int:
+        """How many of the next bytes of answers pass; fewer than all where it is cut."""
+        with self._lock:
+            if self.cut_at is not None and self.passed + n > self.cut_at:
+                n = max(0, self.cut_at - self.passed)
+                self.cut_at = None
+                self.cuts += 1
+            self.passed += n
+            return n

@@ -45,11 +45,11 @@ def test_the_code_stage_reads_every_package_and_writes_the_digests_of_every_stag
         (Path(folder) / package).as_posix() for package, folder in codegraph.PACKAGES.items()
     }
     assert (
-        code_deps(codegraph.STAGE) | {"params.yaml"}
+        code_deps(codegraph.STAGE) | {"inputs", "params.yaml"}
         == set(body(codegraph.STAGE)["deps"])
-        == folders | {"params.yaml"}
+        == folders | {"inputs", "params.yaml"}
     )
-    assert body(codegraph.STAGE)["outs"] == ["data/code", "data/protocols"]
+    assert body(codegraph.STAGE)["outs"] == ["data/code", "data/inputs", "data/protocols"]
 
 
 @pytest.mark.parametrize("verb", DIGESTED)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from hqsam.model import checkpoint, convert
 from hqsam.model.build import build_model
@@ -97,9 +98,13 @@ def test_other_models_and_a_results_file_beside_hq_sam(
 def test_without_a_model_of_params_yaml_the_first_system_is_the_baseline(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A checkpoint without an HQ part is SAM; prompts that no stage has made are made here."""
+    """A checkpoint without an HQ part is SAM; a model that cannot be opened hides no other."""
+    lost = shutil.copytree(root / "tiny_sam2", root / "lost") / "model.safetensors"
+    weights = load_file(lost)
+    del weights["mask_decoder.iou_token.weight"]
+    save_file(weights, lost, {"format": "pt"})
     words: list[object] = ["--benchmark", "coift", "--model", f"plain={NANO}", "--model"]
-    words += ["tiny_sam2", "--out", root / "mine"]
+    words += ["tiny_sam2", "--model", "lost", "--out", root / "mine"]
     assert run(root, monkeypatch, *words) == 0
     found = rows(root / "mine" / "reports" / "tables" / "coift-systems.csv")
     assert [(r["metric"], r["system"], r["versus"]) for r in found] == [
@@ -107,7 +112,9 @@ def test_without_a_model_of_params_yaml_the_first_system_is_the_baseline(
         ("mIoU", "tiny_sam2", "plain"),
         ("mBIoU", "plain", ""),
         ("mBIoU", "tiny_sam2", "plain"),
+        ("", "lost", ""),
     ]
+    assert "not opened: 1 weights" in found[-1]["note"]
 
 
 def test_a_benchmark_that_was_never_fetched_needs_its_own_archive_alone(
@@ -167,6 +174,7 @@ def test_a_model_that_trains_nothing_needs_neither_training_data_nor_a_stage(
         (["--model", "nano", "--prompts", "scribbles"], ["prompt_sets", "scribbles"]),
         (["--model", "tiny_sam2", "--prompts", "tracker_box"], ["tracker_box", "cure"]),
         (["--model", "bert"], ["bert", "sam2_video", "config.json", "systems.bert.model"]),
+        (["--model", "sam2.1_hiera_tiny.pt"], ["sam2 is not installed", "pip install sam2"]),
         (["--predictions", "strange.json"], ["strange.json", "987654"]),
     ],
     ids=lambda value: " ".join(value)[:40] or "nothing",
@@ -178,6 +186,7 @@ def test_what_cannot_be_evaluated(
     words: list[str],
     said: list[str],
 ) -> None:
+    (root / "sam2.1_hiera_tiny.pt").write_bytes(b"")
     (root / "bert").mkdir(exist_ok=True)
     (root / "bert" / "config.json").write_text('{"model_type": "bert"}')
     records: list[dict[str, Any]] = json.loads((root / "theirs.json").read_bytes())

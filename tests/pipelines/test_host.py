@@ -201,6 +201,30 @@ def test_a_run_ends_when_its_caller_is_killed(root: Path, tmp_path: Path) -> Non
     assert _gone(pid)
 
 
+@pytest.mark.parametrize(
+    "request_of", [b"{", b"[1]", b"{}", b"[" * 100_000, b'{"fingerprint": 5}', None]
+)
+def test_a_client_that_says_something_else_ends_no_run(
+    root: Path, tmp_path: Path, request_of: bytes | None
+) -> None:
+    process, pid = _begun(root, tmp_path / "mark")
+    link = host_client.connect(root)
+    assert link is not None
+    streams = [os.open(os.devnull, os.O_RDONLY)] * (3 if request_of is not None else 1)
+    with link:
+        if request_of is not None:
+            streams.append(os.memfd_create("request"))
+            os.write(streams[-1], request_of)
+        socket.send_fds(link, [host_client.RUN], streams)
+        assert link.recv(64) == b"", "it hangs up"
+    for stream in {*streams}:
+        os.close(stream)
+    assert host_client.lives(pid)
+    process.terminate()
+    assert process.wait(30) == -signal.SIGTERM
+    assert "Traceback" not in (root / ".hqsam" / "host.log").read_text()
+
+
 def test_another_environment_gets_another_host(root: Path) -> None:
     assert call(root, "tell")[0] == 7
     log = root / ".hqsam" / "host.log"

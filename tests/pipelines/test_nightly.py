@@ -195,6 +195,12 @@ def test_deployments_are_registered_once_and_read_the_checkout_at_the_worker(
         assert str(root) not in str(found), "the checkout was frozen"
         call = "request('POST', '/automations/filter', json={}).json()"
         assert len(on_server(root, call, "r['name']")) == 1
+
+        def scheduled() -> bool:
+            runs = on_server(root, "read_flow_runs(limit=9)", "[r.state_type, r.auto_scheduled]")
+            return ["SCHEDULED", True] in runs
+
+        assert wait_until(scheduled, 60), "the server's scheduler makes no runs"
         beat = "send_worker_heartbeat('hqsam', 'mine', 30)"
         pause = "update_work_pool('hqsam', WorkPoolUpdate(is_paused=True))"
         code = (

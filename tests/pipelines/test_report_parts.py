@@ -41,7 +41,10 @@ def candidates(rows: Iterable[tuple[Any, ...]], quantity: Quantity = BIOU) -> li
     frame = frame.assign(
         key=[f"k{n:02d}" for n in frame["n"]],
         cluster=[f"{b}{n // 2:02d}" for b, n in zip(frame["benchmark"], frame["n"], strict=True)],
-        unit=[f"u{n:02d}" for n in frame["n"]],
+        unit=[
+            f"u{n:02d}" + f"-{name}" * (name != "gt_box")
+            for n, name in zip(frame["n"], frame["prompt_set"], strict=True)
+        ],
     ).astype(dict.fromkeys(("prompt_set", "key", "cluster", "unit"), "category"))
     return [Candidates(str(b), "nano", quantity, mine) for b, mine in frame.groupby("benchmark")]
 
@@ -81,8 +84,8 @@ def test_figure_11_shows_the_same_objects_with_every_box() -> None:
     ]
     [spec] = [spec for spec in figures.SPECS if spec.number == 11]
     chosen = figures._chosen(spec, candidates(rows[:-1]), 6)  # the third object lacks the worst box
-    assert [(p.unit, p.prompt_set) for p in chosen] == [
-        (u, s) for u in ("u00", "u02") for s in gains
+    assert [(p.key, p.prompt_set) for p in chosen] == [
+        (key, name) for key in ("k00", "k02") for name in gains
     ]
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hqsam_pipelines.runner import host_client, server
+from hqsam_pipelines.runner import host_client, reproduce, server
 from tests import REPOSITORY
 from tests.pipelines.working_copy import (
     LONG_STAGE,
@@ -87,6 +88,23 @@ def test_stages_run_side_by_side_on_two_nodes(address: str, database: Path, tmp_
     finally:
         host_client.stop(root)
         server.stop(root)
+
+
+def test_a_local_cluster_is_our_own_whatever_a_file_names(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any user of the machine can write the file by which Ray finds a running cluster: it would get our stages."""
+    import ray
+
+    with tempfile.TemporaryDirectory() as folder:  # its sockets' paths are short
+        note = Path(folder) / "ray" / "ray_current_cluster"
+        note.parent.mkdir()
+        note.write_text(address)
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        monkeypatch.setenv("HQSAM_EXECUTOR", "ray")
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        with reproduce._runner(1):
+            assert ray.get_runtime_context().gcs_address != address
 
 
 @pytest.mark.full("a server and a driver of Ray for one signal; the host's own tests send it, too")

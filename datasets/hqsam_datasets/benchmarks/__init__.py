@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from hqsam_base.errors import UserError
 from hqsam_base.seam import Seam
-from hqsam_datasets.benchmarks.base import OWN_DATA, Benchmark, BenchmarkOptions
+from hqsam_datasets.benchmarks.base import OWN_DATA, Benchmark, BenchmarkOptions, PromptSet
+from hqsam_datasets.prompts.sets import GT_BOX, PREVIOUS, TRACKED, examples
 
 _SEAM = Seam(
     package=__name__,
@@ -51,7 +54,9 @@ def of_section(name: str, kind: str, options: BenchmarkOptions) -> Benchmark:
     bind = getattr(adapter, "of_section", None)
     if bind is not None:
         bound: Benchmark = bind(name, options)
+        _check_prompt_sets(name, bound, options)
         return bound
+    _check_prompt_sets(name, adapter, options)
     if name != kind:
         raise UserError(
             f"{kind} is a published set",
@@ -80,3 +85,25 @@ def of_section(name: str, kind: str, options: BenchmarkOptions) -> Benchmark:
         )
     without: Benchmark = without_boxes()
     return without
+
+
+_OF_KIND = {
+    "coco": {"detector_box"},
+    "lvis": {"detector_box"},
+    "ytvis": {"tracker_box", PREVIOUS, TRACKED},
+    "davis": {"tracker_box", PREVIOUS, TRACKED},
+}
+"""Prompt sets that are not made from the masks of any benchmark, by the kind of ground truth that can have them."""
+
+
+def _check_prompt_sets(name: str, adapter: Benchmark, options: BenchmarkOptions) -> None:
+    own = _OF_KIND.get(adapter.kind, set()) | set(getattr(adapter, "given_prompts", ()))
+    own |= {"detector_box"} if options.prompts is not None else set()
+    special = {PREVIOUS, TRACKED, *get_args(PromptSet)} - {GT_BOX}
+    if wrong := sorted(special.intersection(options.prompt_sets) - own):
+        raise UserError(
+            f"{name} cannot have the prompts {', '.join(wrong)}",
+            file="params.yaml",
+            key=f"benchmarks.{name}.index.prompt_sets",
+            cure=f"use {', '.join([*sorted(own), GT_BOX, *examples()])}",
+        )

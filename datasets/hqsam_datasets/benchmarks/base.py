@@ -205,7 +205,8 @@ class Benchmark(Protocol):
 
     One whose files may lie anywhere also has ``of_section(name, options) -> Benchmark`` (see
     `own.OwnSet`), one whose boxes a detector can make ``without_boxes() -> Benchmark``, which reads
-    no published ones.
+    no published ones, and one that comes with prompts that no other set of its kind has
+    ``given_prompts``, the names of their sets.
     """
 
     name: str

@@ -38,6 +38,7 @@ class Big:
     kind: Kind = "masks"
     dataset_version: str = "BIG test (CascadePSP)"
     class_agnostic: bool = True
+    given_prompts: tuple[str, ...] = ("coarse_mask",)
     network: str = "psp"
 
     def read(self, root: Path) -> Content:

@@ -59,7 +59,8 @@ _DARKEST = 16
 """Of 256: a deep picture without a single brighter pixel holds 12-bit or 8-bit values."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF's tags
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274  # TIFF's tags, the last EXIF's, too
+_INVERSE = {6: 8, 8: 6}  # other orientations undo themselves
 # start of codestream, size marker; 38 bytes on: components, then their bits less one
 _JPEG2000_SIZE = b"\xff\x4f\xff\x51"
 _UNKNOWN_RANGE = {"F": "floating-point samples", "I": "32-bit samples"}
@@ -139,7 +140,7 @@ def white_is_zero(data: bytes) -> bool:
         return False
     with _opened(data) as image:
         # Without the tag Pillow takes 0 for white too.
-        return bool(cast("TiffImageFile", image).tag_v2.get(_PHOTOMETRIC, 0) == 0)
+        return bool(_tiff_tag(image, _PHOTOMETRIC, 0) == 0)
 
 
 def decode_image(
@@ -301,14 +302,18 @@ def _decode_slow(data: bytes) -> NDArray[np.uint8]:
                 f", {kind} of unknown range" if kind else ""
             )
             raise ImageError("unsupported_mode", text, cure)
+        # Pillow turns a TIFF upright by itself; `decode_image` does it for all formats alike.
+        turned = _orientation_of(image, data) if image.format == "TIFF" else 1
         _load(image, "unreadable_image")
-        if mode in ("I;16", "L", "1"):
-            values = np.asarray(image)
-            grey = _high_byte(values.astype(np.uint16) if mode == "I;16" else values)
-            return np.repeat(grey[..., None], 3, axis=2)
-        return np.array(
-            image.convert("RGBA").convert("RGB") if mode == "P" else image.convert("RGB")
-        )
+        return upright(_as_rgb(image, mode), _INVERSE.get(turned, turned))
+
+
+def _as_rgb(image: Image.Image, mode: ImageMode) -> NDArray[np.uint8]:
+    if mode in ("I;16", "L", "1"):
+        values = np.asarray(image)
+        grey = _high_byte(values.astype(np.uint16) if mode == "I;16" else values)
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.array(image.convert("RGBA").convert("RGB") if mode == "P" else image.convert("RGB"))
 
 
 def _decode_grey_fast(data: bytes) -> NDArray[np.uint8] | None:
@@ -442,6 +447,9 @@ def _opened(data: bytes, reason: RejectReason = "unreadable_image") -> Iterator[
 def _probe(image: Image.Image, data: bytes) -> ImageProbe:
     width, height = _check_size(image)
     orientation, depth = _orientation_of(image, data), _depth_of(image, data)
+    # Of a turned TIFF Pillow gives the size after the turn.
+    if image.format == "TIFF" and _tiff_tag(image, _ORIENTATION, 1) in _SWAPPING:
+        width, height = height, width
     return ImageProbe(image.format or "unknown", _mode_of(image), orientation, height, width, depth)
 
 
@@ -467,7 +475,7 @@ def _depth_of(image: Image.Image, data: bytes) -> int:
     if image.format == "PNG":
         return data[24]
     if image.format == "TIFF":
-        bits = cast("TiffImageFile", image).tag_v2.get(_BITS_PER_SAMPLE)
+        bits = _tiff_tag(image, _BITS_PER_SAMPLE, None)
         return max(bits) if isinstance(bits, tuple) and bits else 8
     if image.format == "JPEG2000":
         size = data.find(_JPEG2000_SIZE)
@@ -477,6 +485,10 @@ def _depth_of(image: Image.Image, data: bytes) -> int:
         largest = arguments[1] if isinstance(arguments, tuple) else 255
         return 16 if image.mode == "I" or largest > 255 else 8
     return 16 if image.mode.startswith("I;16") else 8
+
+
+def _tiff_tag(image: Image.Image, tag: int, default: Any) -> Any:
+    return cast("TiffImageFile", image).tag_v2.get(tag, default)
 
 
 def _orientation_of(image: Image.Image, data: bytes) -> int:
@@ -489,7 +501,7 @@ def _orientation_of(image: Image.Image, data: bytes) -> int:
         else type(image).getexif
     )
     try:
-        value = read(image).get(0x0112, 1)
+        value = read(image).get(_ORIENTATION, 1)
     except Exception:  # a damaged EXIF block is no reason to refuse the picture
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

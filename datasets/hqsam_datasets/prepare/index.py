@@ -36,7 +36,7 @@ from hqsam_datasets.formats import manifest
 from hqsam_datasets.formats.images import ImageError, decode_image, encode_png, probe
 from hqsam_datasets.formats.tar_writer import ShardWriter
 from hqsam_datasets.overlap.hashing import ImageHashes, hash_image
-from hqsam_datasets.prompts.sets import GT_BOX, PREVIOUS, MaskSet, mask_set
+from hqsam_datasets.prompts.sets import GT_BOX, PREVIOUS, TRACKED, MaskSet, mask_set
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -436,7 +436,8 @@ class _Drawn:
         """Yield the prompts of an image; those of a video come in the order of its frames."""
         for truth in (truth for truth in item.truths if not truth.iscrowd):
             mask = rle.decode(truth.rle, height=item.height, width=item.width)
-            shown = self._earlier(item, truth, mask) if self.name == PREVIOUS else mask
+            earlier = self.name in (PREVIOUS, TRACKED)
+            shown = self._earlier(item, truth, mask) if earlier else mask
             for trial in range(self._set.per_object):
                 found = self._set.draw(shown, self._generator(item, truth, trial))
                 if found is not None:
@@ -444,12 +445,12 @@ class _Drawn:
                     yield self._head(item, truth, trial) | columns
 
     def _earlier(self, item: Item, truth: Truth, mask: BoolMask) -> BoolMask:
-        """Return the object's mask in the last frame that showed it; in the first one its own."""
+        """Return the object's mask in the last frame that showed it, or where its own masks are followed in the first."""
         key = item.video, truth.track_id
         for stale in [known for known in self._before if known[0] != item.video]:
             del self._before[stale]
         before = self._before.get(key, mask)
-        if mask.any():
+        if mask.any() and (self.name == PREVIOUS or key not in self._before):
             self._before[key] = mask
         return before
 
@@ -549,6 +550,7 @@ def _summary(
         "digest": _digest(folder),
         **({"trials": trials} if trials else {}),
         **({"clicks": clicks} if clicks else {}),
+        **({"tracked": [TRACKED]} if counts[TRACKED] else {}),
         **(
             {"missing": {"prompt_sets": sorted(empty), "files": missing}}
             if empty or not tables["images"].n_rows

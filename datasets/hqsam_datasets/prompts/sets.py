@@ -3,6 +3,8 @@
 gt_box                the tight box of each object
 gt_<kind>             a prompt of that kind (a file of this folder), as training draws it
 previous_frame_box    in a video the box of the object's mask in the frame before: a stand-in for a tracker
+tracked_box           in a video the box of the mask that the system itself predicted in the frame before, in the first
+                      frame that of the ground truth: a stand-in that sees no other truth (`hqsam.prediction.tracks`)
 box_noise_0.2         the tight box, jittered by this ratio (paper, Table 13: 0.2 and 0.4)
 points_1              the point farthest from the boundary (paper, Figure 5)
 points_5, points_10+5 so many random points on the object, and beside it; three trials, whose mean counts
@@ -37,6 +39,7 @@ from hqsam_datasets.prompts.point import sample_points
 
 GT_BOX = "gt_box"
 PREVIOUS = "previous_frame_box"
+TRACKED = "tracked_box"
 TRIALS = 3
 """Of sets of several random points; the paper's Figure 5 takes the mean of as many."""
 
@@ -89,7 +92,7 @@ def mask_set(name: str, *, box_side: int | None = None) -> MaskSet | None:
     box, point, mask = load("box"), load("point"), load("noise_mask")
     if name == GT_BOX:
         return MaskSet(name, box, partial(_box, side=box_side), random=False)
-    if name == PREVIOUS:
+    if name in (PREVIOUS, TRACKED):
         return MaskSet(name, box, partial(_box, side=None), random=False)
     kind = name.removeprefix(DRAWN_PREFIX)
     if name.startswith(DRAWN_PREFIX) and kind in names():
@@ -115,6 +118,7 @@ def examples() -> list[str]:
     return [
         *kinds,
         PREVIOUS,
+        TRACKED,
         "box_noise_0.2",
         "points_1",
         "points_10+5",

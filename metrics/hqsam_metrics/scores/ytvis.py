@@ -141,12 +141,14 @@ def _kept(
         video, mine = int(videos[row]), int(best.dt[row])
         size = {"height": int(truth.heights[video]), "width": int(truth.widths[video])}
         real, out = truth.tubes.frames.take(best.gt[[row]])[0], []
-        given = found.frames.take(best.dt[[row]])[0] if mine >= 0 else []
+        given: list[int] = []
+        if mine >= 0:
+            given = found.frames.take(best.dt[[row]])[0].tolist()
         for frame, place in enumerate(real[: truth.lengths[video]].tolist()):
             target = decode(truth.tubes.frames.masks.string(place), **size)
             pred = np.zeros_like(target)
             if frame < len(given):
-                pred = decode(found.frames.masks.string(int(given[frame])), **size)
+                pred = decode(found.frames.masks.string(given[frame]), **size)
             name = names()[video][frame] if frame < len(names()[video]) else f"{frame:05d}"
             out.append(View(name, target, pred))
         return out

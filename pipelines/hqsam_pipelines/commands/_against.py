@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hqsam_base.errors import UserError
@@ -22,7 +22,9 @@ _PANEL = 208
 def show(rows: Sequence[Row], most: Sequence[Changed], own: Path, other: Path) -> None:
     """Print both files' numbers with the difference, its interval and the verdict; then what changed most."""
     say(f"{own} against {other}")
-    lines = [("", "against", "pred", "difference", "95 % interval", "verdict")]
+    lines: list[tuple[str, ...]] = [
+        ("", "against", "pred", "difference", "95 % interval", "verdict")
+    ]
     for row in rows:
         values = ["undefined" if v is None else f"{v:.2f}" for v in (row.other, row.own)]
         difference = row.judged.difference
@@ -31,7 +33,7 @@ def show(rows: Sequence[Row], most: Sequence[Changed], own: Path, other: Path) -
         if difference is not None and math.isfinite(difference.low):
             interval = f"[{difference.low:+.2f}, {difference.high:+.2f}]"
         label = row.scale.label(row.name)
-        lines.append((label, values[0], values[1], moved, interval, row.judged.verdict))
+        lines.append((label, *values, moved, interval, row.judged.verdict))
     wide = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
     for name, *cells, verdict in lines:
         middle = [cell.rjust(width) for cell, width in zip(cells, wide[1:-1], strict=True)]
@@ -108,8 +110,12 @@ def _image(folder: Path, name: str, shape: tuple[int, ...]) -> Any:
 
     try:
         path = relative_path(name)
-        wanted = [p for p in (path, Path(path.name)) for p in (p, *map(p.with_suffix, PICTURES))]
-        file = next((f for p in wanted if (f := meant(folder, str(p))) and f.is_file()), None)
+        wanted = [
+            str(at.with_suffix(suffix))
+            for at in (path, PurePosixPath(path.name))
+            for suffix in (path.suffix, *PICTURES)
+        ]
+        file = next((f for p in wanted if (f := meant(folder, p)) and f.is_file()), None)
         if file is None:
             return None
         found = png.decode(file.read_bytes())

@@ -243,11 +243,13 @@ class Params:
             self._check_seam("hqsam.systems", kind, "system kind", f"systems.{name}.kind")
             key = f"systems.{name}"
             options = schema.build(systems.load(kind).options, values, file=self.file, key=key)
-            for model in options.models:
-                if model not in self.models:
-                    raise schema.unknown(
-                        model, self.models, what="model", file=self.file, key=f"{key}.models"
-                    )
+            for what, known in (("models", self.models), ("benchmarks", self.benchmarks)):
+                for other in getattr(options, what, ()):
+                    if other not in known:
+                        place = f"{key}.{what}"
+                        raise schema.unknown(
+                            other, known, what=what[:-1], file=self.file, key=place
+                        )
             entries.append(systems.Entry(name, options))
         try:
             systems.check(entries)

@@ -1,4 +1,4 @@
-"""What every entry point looks at before anything runs or starts: whose pipeline this is, and all of params.yaml."""
+"""What every entry point looks at before anything runs or starts: whose pipeline this is, params.yaml, and what it names."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from hqsam_base import own_code
 from hqsam_base.atomic import atomic_file
 from hqsam_base.errors import UserError
-from hqsam_pipelines.config import env
+from hqsam_pipelines.config import env, inputs
 from hqsam_pipelines.config.params import FILE, Params
 
 NOTE = Path(env.STATE_DIR) / "params.checked"
-"""The digest of the params.yaml that passed last."""
+"""The digest of what passed last: params.yaml, and sizes and times of the files that it names."""
 
 
 def load(root: Path, *, anew: bool = True) -> Params:
-    """Read params.yaml and check every section of it, not only what the caller is going to read.
+    """Read params.yaml and check every section of it, and the files that it names, not only what the caller is going to read.
 
     Args:
         root: The repository.
@@ -29,13 +29,16 @@ def load(root: Path, *, anew: bool = True) -> Params:
         UserError: the first mistake.
     """
     params = Params.load(root / FILE)
-    digest = hashlib.sha256((root / FILE).read_bytes()).hexdigest()
+    found = inputs.files(params, root)
+    seen = (root / FILE).read_bytes() + inputs.signature(found).encode()
+    digest = hashlib.sha256(seen).hexdigest()
     noted = None
     with contextlib.suppress(OSError, ValueError):
         noted = (root / NOTE).read_text()
     if anew or noted != digest:
         given = dict(os.environ)
         params.check()
+        inputs.check(params, root)
         # OpenCV, imported on the way, puts its folder into LD_LIBRARY_PATH, also for the processes
         # that are started from here; the stage host would take these for another environment's.
         os.environ.clear()
@@ -61,4 +64,7 @@ def pipeline(root: Path) -> Params:
             file=root / "dvc.yaml",
             cure="run this in a clone of HQ-SAM; `dvc repro` runs any other pipeline",
         )
-    return load(root)
+    params = load(root)
+    # Here, too: DVC stops at a link whose file is gone before any stage could mend it.
+    inputs.link(inputs.files(params, root), root)
+    return params

@@ -79,13 +79,7 @@ def figures(
     """
     found = []
     for spec in SPECS:
-        mine = [candidates for candidates in of if candidates.benchmark in spec.benchmarks]
-        if spec.prompt_sets == NOISED:
-            chosen = _noised(mine, max(1, count // len(NOISED)))
-        else:
-            sets = [[c.with_prompts(name) for c in mine] for name in spec.prompt_sets]
-            parts = [part for part in sets if any(map(len, part))]
-            chosen = [p for part in parts for p in scenes.ranked(part, count // len(parts))]
+        chosen = _chosen(spec, of, count)
         pictures = tuple(
             Picture(pair(reader.read(pick), side), f"SAM and HQ-SAM for {pick.unit}", caption(pick))
             for pick in chosen
@@ -95,15 +89,27 @@ def figures(
     return found
 
 
+def _chosen(spec: Spec, of: Sequence[Candidates], count: int) -> list[Pick]:
+    mine = [candidates for candidates in of if candidates.benchmark in spec.benchmarks]
+    if spec.prompt_sets == NOISED:
+        return _noised(mine, max(1, count // len(NOISED)))
+    parts = [[candidates.with_prompts(name) for candidates in mine] for name in spec.prompt_sets]
+    shown = [part for part in parts if any(map(len, part))]
+    return [pick for part in shown for pick in scenes.ranked(part, count // len(shown))]
+
+
 def _noised(of: Sequence[Candidates], objects: int) -> list[Pick]:
-    """All boxes of a few objects: those between which HQ-SAM's gain with the worst box is spread."""
+    """All boxes of a few objects: those between which HQ-SAM's gain with the worst box is spread.
+
+    The HQ sets have one object an image, and its units are named by the prompt: images are matched.
+    """
     whole: dict[str, list[Candidates]] = {}
     for candidates in of:
         sides = [candidates.with_prompts(name) for name in NOISED]
-        shared = set.intersection(*(set(side.frame["unit"]) for side in sides))
-        whole[candidates.benchmark] = [side.of_units(shared) for side in sides]
+        shared = set.intersection(*(set(side.frame["cluster"]) for side in sides))
+        whole[candidates.benchmark] = [side.of_images(shared) for side in sides]
     worst = scenes.ranked([sides[-1] for sides in whole.values()], objects)
-    return [s.of_units([p.unit])[0] for p in worst for s in whole[p.benchmark]]
+    return [s.of_images([p.cluster])[0] for p in worst for s in whole[p.benchmark]]
 
 
 def caption(pick: Pick) -> str:

@@ -98,9 +98,9 @@ class Candidates:
         """Those of one prompt set."""
         return replace(self, frame=self.frame[self.frame["prompt_set"] == name])
 
-    def of_units(self, units: Collection[str]) -> Candidates:
-        """Those of some units."""
-        return replace(self, frame=self.frame[self.frame["unit"].isin(list(units))])
+    def of_images(self, clusters: Collection[str]) -> Candidates:
+        """Those of some images (videos, of video sets)."""
+        return replace(self, frame=self.frame[self.frame["cluster"].isin(list(clusters))])
 
     @property
     def gain(self) -> NDArray[np.float64]:

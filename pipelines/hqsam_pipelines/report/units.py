@@ -61,12 +61,12 @@ def units_frame(source: Any, where: str) -> pd.DataFrame:
                     if name in _TEXTS
                     else column.to_numpy().astype(np.float64, copy=False)
                 )
+        frame = pd.DataFrame(columns, copy=False)
     except (pa.ArrowException, OSError, ValueError) as error:
         cure = "run `dvc repro score` or `dvc pull`"
         raise UserError(
             f"the per-instance table cannot be read: {error}", file=where, cure=cure
         ) from error
-    frame = pd.DataFrame(columns, copy=False)
     if strange or _twice(frame):
         why = f"columns of another type: {strange}" if strange else "an instance twice"
         raise UserError(f"the per-instance table has {why}", file=where, cure="score again")

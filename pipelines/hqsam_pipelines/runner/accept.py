@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from hqsam_base.errors import UserError
-from hqsam_pipelines.config import dvc_site
+from hqsam_pipelines.config import dvc_site, inputs
 from hqsam_pipelines.config.env import PACKAGES
 from hqsam_pipelines.config.graph import clear
+from hqsam_pipelines.config.params import FILE, Params
 from hqsam_pipelines.config.yaml_file import read_yaml
 from hqsam_pipelines.runner.codegraph import STAGE, write_digests, write_protocols
 
@@ -55,6 +56,9 @@ def accept_code(root: Path) -> Accepted:
         raise UserError("nothing has run yet", file=root / "dvc.lock", cure="run `hqsam repro`")
     write_digests(root, root / CODE_FOLDER)
     write_protocols(root, root / PROTOCOL_FOLDER)
+    raw = read_yaml(root / FILE)
+    if isinstance(raw, Mapping) and "benchmarks" in raw:
+        inputs.write_digests(Params.of(raw, root / FILE), root)
     try:
         # DVC reads the names of stages from the current folder.
         with contextlib.chdir(root), dvc_site.open_repo(root) as repo:
@@ -93,23 +97,32 @@ def _other_changes(entries: Iterable[Any], reworded: bool) -> str:
         entries: DVC's status of a stage: `{"changed deps": {path: word}}`, or a text.
         reworded: Whether its command says the same as before.
     """
-    folders = (
-        CODE_FOLDER,
-        *(f"{folder}/{name}" for name, folder in PACKAGES.items() if folder != "."),
-        "hqsam",
-    )
-    code = tuple(f"{folder}/" for folder in folders)
     other = []
     for entry in entries:
         for what, paths in entry.items() if isinstance(entry, Mapping) else [(str(entry), {})]:
             if not isinstance(paths, Mapping) or not paths:
                 other += [what] if not (reworded and what == "changed command") else []
-            elif what == "changed outs" and set(paths) <= {CODE_FOLDER, PROTOCOL_FOLDER}:
+            elif what == "changed outs" and set(paths) <= {
+                CODE_FOLDER,
+                PROTOCOL_FOLDER,
+                inputs.OUT,
+            }:
                 continue
             else:
                 other += [
-                    f"{path} ({word})"
-                    for path, word in paths.items()
-                    if word not in ("modified", "new") or not f"{path}/".startswith(code)
+                    f"{path} ({word})" for path, word in paths.items() if not _is_code(path, word)
                 ]
     return ", ".join(other)
+
+
+def _is_code(path: str, word: Any) -> bool:
+    if path.startswith(f"{inputs.OUT}/"):
+        return bool(word == "new")  # files that were not watched before
+    folders = (
+        CODE_FOLDER,
+        *(f"{folder}/{name}" for name, folder in PACKAGES.items() if folder != "."),
+        "hqsam",
+    )
+    return word in ("modified", "new") and any(
+        path == f or path.startswith(f"{f}/") for f in folders
+    )

@@ -81,6 +81,9 @@ LIBRARIES = (
 """Imported one by one while nobody waits, the most wanted first."""
 
 
+_SIGNALS = {b"signal %d" % number: number for number in host_client.FORWARDED}
+
+
 @dataclass
 class Run:
     """One run: its client's connection, and the child once it was forked.
@@ -173,7 +176,7 @@ class Host:
         """The first packet of a connection."""
         try:
             found = host_client.receive_request(link)
-        except (OSError, ValueError):
+        except OSError:
             found = None
         if found is None:
             link.close()
@@ -184,10 +187,7 @@ class Host:
             or self._closing
             or request.get("fingerprint") != self._fingerprint
         ):
-            mine, theirs = map(json.loads, (self._fingerprint, request.get("fingerprint", "[]")))
-            other = [pair for pair in zip(mine, theirs, strict=False) if pair[0] != pair[1]]
-            why = f"a client with another environment came: {other}"
-            self._close_door("asked to" if word == host_client.QUIT else why)
+            self._close_door("asked to" if word == host_client.QUIT else self._difference(request))
             _close(streams)
             with link, contextlib.suppress(OSError):
                 link.send(host_client.OTHER)
@@ -195,6 +195,14 @@ class Host:
         with contextlib.suppress(OSError):
             link.send(host_client.READY)
         self._runs.append(Run(link, request, streams))
+
+    def _difference(self, request: dict[str, Any]) -> str:
+        try:
+            mine, theirs = (json.loads(t) for t in (self._fingerprint, request["fingerprint"]))
+            pairs = [pair for pair in zip(mine, theirs, strict=False) if pair[0] != pair[1]]
+        except (ValueError, TypeError, RecursionError):
+            pairs = []  # of a client of another version
+        return f"a client with another environment came: {pairs}"
 
     def _attend(self, run: Run) -> None:
         """A further packet of a client, or the end of its connection."""
@@ -204,8 +212,8 @@ class Host:
             word = b""
         if word == host_client.GO and run.pid is None:
             self._fork(run)
-        elif word.startswith(b"signal ") and run.pid is not None:
-            send_signal(run.pid, int(word[7:]), group=True)
+        elif word in _SIGNALS and run.pid is not None:
+            send_signal(run.pid, _SIGNALS[word], group=True)
         elif not word and run.pid is None:
             self._forget(run)
         elif not word and run.pid is not None and run.kill_at is None:

@@ -60,7 +60,7 @@ _READ_AT_IMPORT = (
     "OPENCV_",
     "PYTHON",
 )
-_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def enabled() -> bool:
@@ -236,7 +236,7 @@ def _commit(link: socket.socket) -> int | None:
 
     sys.stdout.flush()
     sys.stderr.flush()
-    old = {number: signal.signal(number, forward) for number in _FORWARDED}
+    old = {number: signal.signal(number, forward) for number in FORWARDED}
     try:
         link.settimeout(None)
         link.send(GO)
@@ -300,7 +300,14 @@ def receive_request(link: socket.socket) -> tuple[bytes, dict[str, Any], list[in
         return None
     body = fds.pop()
     try:
-        value: dict[str, Any] = json.loads(os.pread(body, os.fstat(body).st_size, 0))
+        value = json.loads(os.pread(body, os.fstat(body).st_size, 0))
+        known = {name: type(value[name]) for name in ("fingerprint", "entry", "argv", "environ")}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        known = {}
     finally:
         os.close(body)
+    if list(known.values()) != [str, str, list, dict]:
+        for fd in fds:
+            os.close(fd)
+        return None
     return word, value, fds

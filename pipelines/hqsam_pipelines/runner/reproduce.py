@@ -384,7 +384,10 @@ def _runner(workers: int) -> Any:
                 f"HQSAM_EXECUTOR=ray needs the module {error.name!r}",
                 cure="pip install 'hqsam-pipeline[ray]'",
             ) from error
-        return RayTaskRunner(address=os.environ.get("RAY_ADDRESS"))
+        named = os.environ.get("RAY_ADDRESS")
+        # Without an address, Ray joins the cluster that a file in /tmp names, which is anybody's.
+        own = {} if named else {"include_dashboard": False}
+        return RayTaskRunner(address=named or "local", init_kwargs=own)
     raise UserError(
         f"unknown executor {executor!r}", key="HQSAM_EXECUTOR", cure="one of: threads, ray"
     )

@@ -127,7 +127,7 @@ def test_prompts_of_the_ground_truth_beside_the_detectors(name: str, tmp_path: P
     made = [
         "gt_box",
         "points_3",
-        *(["previous_frame_box"] if name in ("hq_ytvis", "davis") else []),
+        *(["previous_frame_box", "tracked_box"] if name in ("hq_ytvis", "davis") else []),
     ]
     folder = tmp_path / name
     found = index(

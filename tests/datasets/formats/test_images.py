@@ -151,6 +151,19 @@ def test_a_png_is_turned_wherever_it_says_so(where: str, what: str) -> None:
     assert probe(data).orientation == 6 and np.array_equal(decode_image(data), reference)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_turned_once(orientation: int) -> None:
+    """Pillow turns it while it reads the pixels, and gives the size of afterwards before that."""
+    for content in (PHOTO, PHOTO[..., 0]):
+        data = encode(content, "TIFF", tiffinfo={274: orientation})
+        reference = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        found = probe(data)
+        assert (found.orientation, found.upright_size) == (orientation, reference.shape[:2])
+        assert np.array_equal(decode_image(data), reference)
+        stored = decode_image(data, apply_exif=False)
+        assert np.array_equal(stored, np.asarray(Image.fromarray(content).convert("RGB")))
+
+
 def test_unsupported_modes_are_named_with_a_cure_that_fits() -> None:
     grey = SHAPE.astype(np.float32)
     for data, problem, cure in (

@@ -22,6 +22,7 @@ from hqsam_datasets.fetch.transfer import Transfer
 from hqsam_datasets.formats import remote
 from hqsam_datasets.prepare import shards
 from tests.datasets.trees import contents, ecssd, quiet, run
+from tests.pipelines.servers import Line
 
 pytest.importorskip("s3fs")
 motoserver = pytest.importorskip("moto.server")
@@ -116,6 +117,21 @@ def test_an_interrupted_copy_is_not_complete_and_goes_on(
         remote.pull(BUCKET, tmp_path / "back", progress=quiet)
     assert remote.push(local, BUCKET, progress=quiet) == 1
     assert remote.pull(BUCKET, tmp_path / "back", progress=quiet)["n_samples"] == 6
+
+
+def test_a_line_that_is_cut_in_the_middle_of_a_shard_goes_on(
+    s3: Any, endpoint: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote.push(local, BUCKET, progress=quiet)
+    total = sum(map(len, contents(local).values()))
+    line = Line(int(endpoint.rpartition(":")[2]))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{line.port}")
+    type(s3).clear_instance_cache()
+    line.cut_at = total // 2
+    assert remote.pull(BUCKET, tmp_path / "back", progress=quiet)["n_samples"] == 6
+    assert line.cuts == 1 and contents(tmp_path / "back") == contents(local)
+    line.close()
+    type(s3).clear_instance_cache()
 
 
 def test_damage_on_the_store_is_noticed_and_mended(s3: Any, local: Path, tmp_path: Path) -> None:

@@ -120,6 +120,9 @@ def test_the_stand_in_tracker_gives_the_box_of_the_frame_before() -> None:
     assert found == [[2.0], [2.0], [6.0], [6.0], [30.0]], (
         "the last that showed it; its own at first"
     )
+    followed = index._Drawn(mask_set("tracked_box"), 0)
+    found = [[row["x0"] for row in followed.rows(frame)] for frame in frames]
+    assert found == [[2.0], [2.0], [2.0], [2.0], [30.0]], "the first; the others are a system's own"
 
 
 def test_names_and_seeds_that_make_no_sense_are_refused() -> None:
