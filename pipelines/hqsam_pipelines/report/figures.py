@@ -79,13 +79,7 @@ def figures(
     """
     found = []
     for spec in SPECS:
-        mine = [candidates for candidates in of if candidates.benchmark in spec.benchmarks]
-        if spec.prompt_sets == NOISED:
-            chosen = _noised(mine, max(1, count // len(NOISED)))
-        else:
-            sets = [[c.with_prompts(name) for c in mine] for name in spec.prompt_sets]
-            parts = [part for part in sets if any(map(len, part))]
-            chosen = [p for part in parts for p in scenes.ranked(part, count // len(parts))]
+        chosen = _chosen(spec, of, count)
         pictures = tuple(
             Picture(pair(reader.read(pick), side), f"SAM and HQ-SAM for {pick.unit}", caption(pick))
             for pick in chosen
@@ -93,6 +87,15 @@ def figures(
         absent = ", ".join(paper.title(b) for b in spec.benchmarks if b not in run.benchmarks)
         found.append(Figure(spec, pictures, absent))
     return found
+
+
+def _chosen(spec: Spec, of: Sequence[Candidates], count: int) -> list[Pick]:
+    mine = [candidates for candidates in of if candidates.benchmark in spec.benchmarks]
+    if spec.prompt_sets == NOISED:
+        return _noised(mine, max(1, count // len(NOISED)))
+    parts = [[candidates.with_prompts(name) for candidates in mine] for name in spec.prompt_sets]
+    shown = [part for part in parts if any(map(len, part))]
+    return [pick for part in shown for pick in scenes.ranked(part, count // len(shown))]
 
 
 def _noised(of: Sequence[Candidates], objects: int) -> list[Pick]:

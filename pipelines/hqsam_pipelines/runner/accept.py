@@ -97,12 +97,6 @@ def _other_changes(entries: Iterable[Any], reworded: bool) -> str:
         entries: DVC's status of a stage: `{"changed deps": {path: word}}`, or a text.
         reworded: Whether its command says the same as before.
     """
-    folders = (
-        CODE_FOLDER,
-        *(f"{folder}/{name}" for name, folder in PACKAGES.items() if folder != "."),
-        "hqsam",
-    )
-    code = tuple(f"{folder}/" for folder in folders)
     other = []
     for entry in entries:
         for what, paths in entry.items() if isinstance(entry, Mapping) else [(str(entry), {})]:
@@ -116,9 +110,7 @@ def _other_changes(entries: Iterable[Any], reworded: bool) -> str:
                 continue
             else:
                 other += [
-                    f"{path} ({word})"
-                    for path, word in paths.items()
-                    if word not in ("modified", "new") or not f"{path}/".startswith(code)
+                    f"{path} ({word})" for path, word in paths.items() if not _is_code(path, word)
                 ]
     return ", ".join(other)
 
