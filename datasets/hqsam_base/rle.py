@@ -220,7 +220,7 @@ def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int
 def _polygon_array(polygon: Sequence[float]) -> NDArray[np.float64]:
     try:
         values = np.asarray(polygon, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise RleError(0, "a polygon must be a list of numbers") from None
     if values.ndim == 0:
         raise RleError(

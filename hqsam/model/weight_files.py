@@ -206,7 +206,9 @@ def _refusal(path: Path, error: Exception) -> UserError:
 
 def _is_of_torch(path: Path) -> bool:
     """Whether a zip is one of ``torch.save``: its pickle lies in one folder with the tensors."""
-    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as file:
+    # A damaged directory can hold anything, names that are no UTF-8 among it.
+    damage = (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError)
+    with contextlib.suppress(*damage), zipfile.ZipFile(path) as file:
         return any(name.endswith("/data.pkl") for name in file.namelist())
     return False
 

@@ -60,7 +60,7 @@ def read(
         columns: The columns to read; default: all.
 
     Raises:
-        ValueError: They have more rows, or need more memory.
+        ValueError: They have more rows, need more memory, or are damaged.
     """
     groups = range(file.num_row_groups) if groups is None else groups
     parts = [file.metadata.row_group(number) for number in groups]
@@ -75,7 +75,9 @@ def read(
     )
     if (needed := max(stored, rows * width)) > MOST_BYTES:
         raise ValueError(f"it needs {needed} bytes of memory, the limit is {MOST_BYTES}")
-    return file.read_row_groups(groups, columns=columns, use_threads=False)
+    table = file.read_row_groups(groups, columns=columns, use_threads=False)
+    table.validate(full=True)  # else places beyond the list of distinct texts are followed
+    return table
 
 
 def equal(column: Any, text: str) -> Any:

@@ -57,6 +57,7 @@ def test_a_cut_off_mask_is_refused_wherever_it_is_cut() -> None:
     "wrong",
     [
         [[1e308, 1, 5, 5, 9, 9]],
+        [[10**400, 1, 5, 5, 9, 9]],
         [[float("nan"), 1, 5, 5, 9, 9]],
         [[None, 1, 5, 5, 9, 9]],
         [[1e9, 1, 5, 5, 9, 9]],

@@ -248,7 +248,11 @@ def _wanted(read: Read, total: int, names: set[str]) -> list[zipfile.ZipInfo]:
     """What the zip's directory says of the named members, in the order of their names."""
     try:
         with zipfile.ZipFile(_RemoteFile(read, total)) as archive:
-            directory = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+            directory = {
+                info.filename: info
+                for info in archive.infolist()
+                if info.filename and not info.is_dir()
+            }
     except (*_ZIP_ERRORS, OSError) as error:
         if not is_damage(error):
             raise

@@ -14,8 +14,9 @@ import pytest
 from hqsam_base.errors import UserError
 from hqsam_datasets.fetch.archive import fetch
 from hqsam_datasets.fetch.extract import extracted
+from hqsam_datasets.fetch.members import download_members
 from hqsam_datasets.fetch.spec import ArchiveSpec
-from hqsam_datasets.fetch.transfer import RetryPolicy
+from hqsam_datasets.fetch.transfer import DownloadError, RetryPolicy, Transfer
 from tests.datasets.fetch.server import Behaviour, serving
 
 QUICK = RetryPolicy(attempts=4, base_s=0.0, timeout_s=5.0)
@@ -193,6 +194,16 @@ def test_a_zip_of_this_machine_that_is_damaged_or_gone_is_one_message(
         pytest.raises(UserError, match=says),
     ):
         get(base, tmp_path / "set", url=place.as_uri())
+
+
+def test_a_member_without_a_name_is_passed_over(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(zipfile.ZipInfo("x"), b"nothing")
+        archive.infolist()[0].filename = ""
+        archive.writestr("d/0.jpg", body_of(1))
+    url = (tmp_path / "a.zip").as_uri()
+    with pytest.raises(DownloadError, match=r"d/1\.jpg"):
+        download_members(url, {"d/0.jpg", "d/1.jpg"}, tmp_path / "a.tar", Transfer())
 
 
 @pytest.mark.parametrize(
