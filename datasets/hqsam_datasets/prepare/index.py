@@ -36,7 +36,7 @@ from hqsam_datasets.overlap.hashing import ImageHashes, hash_image
 from hqsam_datasets.prepare.index_tables import CROWD, Row, Tables
 from hqsam_datasets.prompts.sets import TRACKED, mask_set
 
-VERSION = 4
+VERSION = 5
 _SHARD_BYTES = 4 << 30
 _WORTH = 256
 """Images from which a second process is worth its start."""

@@ -55,7 +55,7 @@ from hqsam_datasets.sources.base import (
     read_file,
 )
 
-VERSION = 2
+VERSION = 3
 _PREFIX = "samples"
 MIN_SHARD = 256
 MAX_SHARDS = 48
