@@ -6,6 +6,7 @@
 # Hurts: every nightly run, after the environment was made anew.
 
 . "$(dirname "$0")/_setup.sh"
+unset PYTHONDONTWRITEBYTECODE
 export PREFECT_HOME="$work/prefect" PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1 PREFECT_API_URL=http://127.0.0.1:48211/api NO_PROXY=127.0.0.1
 cat > look.py <<'PY'
 import datetime
@@ -17,8 +18,8 @@ import httpx
 
 server = subprocess.Popen(
     [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", "48211"],
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.DEVNULL,
+    stdout=open("server.log", "w"),
+    stderr=subprocess.STDOUT,
 )
 try:
     api = httpx.Client(base_url="http://127.0.0.1:48211/api", trust_env=False, timeout=30)
@@ -29,7 +30,7 @@ try:
         except httpx.HTTPError:
             return False
 
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not up() and time.monotonic() < until:
         time.sleep(0.5)
     flow = api.post("/flows/", json={"name": "nightly"}).json()["id"]

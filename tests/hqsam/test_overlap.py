@@ -83,7 +83,10 @@ def _write(folder: Path, one: Promptable, monkeypatch, **options) -> passes.Figu
     with BenchmarkImages(folder) as images:
         writer = parts._Writer(parts.Job(folder, context, (entry,)), images, folder)
         planned = dict(enumerate(parts.spans(len(images), chosen.images_per_part)))
-        return writer.write(folder, planned, lambda some: None)
+        figures, failed = writer.write(folder, planned, lambda some: None)
+    for error in failed.values():
+        raise error
+    return figures
 
 
 def test_masks_are_made_while_the_next_image_is_decoded(folder, monkeypatch):

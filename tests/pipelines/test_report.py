@@ -451,7 +451,7 @@ def test_a_second_model_is_on_the_page(few: Path) -> None:
     build_report(root=few, params=params(FEW), out=few / "reports")
     before = digests(few / "reports/tables")
     for name in ("all_numbers.csv", "models.csv"):  # of every model
-        before.pop(name)
+        before.pop(name, None)
     for folder in ("data/scores", "data/predictions"):
         for path in sorted((few / folder).iterdir()):
             shutil.copytree(path, path.with_name(path.name.replace("-nano", "-mine")))

@@ -461,7 +461,7 @@ def test_another_number_of_images_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_prompt_set_that_the_benchmark_lacks_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no prompts of the set tracker_box"):
+    with pytest.raises(UserError, match="coift cannot have the prompts tracker_box"):
         run(
             "coift",
             tree("thin_object_detection"),

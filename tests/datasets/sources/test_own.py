@@ -328,7 +328,7 @@ def test_lvis_files_without_file_names(tmp_path: Path) -> None:
     [
         (b"{", "not a COCO-type annotation file"),
         (b"[]", "not a COCO-type annotation file"),
-        (json.dumps({"images": []}).encode(), "annotations is not a list"),
+        (json.dumps({"images": []}).encode(), "the file has no annotations"),
         (
             json.dumps(annotations(images=[{"id": 1, "file_name": "zzz.jpg"}])).encode(),
             r"1 annotated image\(s\) not there: zzz\.jpg",
