@@ -13,11 +13,14 @@ import importlib
 import json
 import pathlib
 import pickle
+import pickletools
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -31,6 +34,20 @@ from hqsam_base.texts import packing
 
 State = dict[str, Tensor]
 
+_LONGEST_NAME = 1000  # characters
+_PICKLES = 5  # that a file of before torch 1.6 begins with
+# What the standard library raises on damaged zips and pickles: names that are no UTF-8, for one.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    ValueError,
+    OverflowError,
+    NotImplementedError,
+    RuntimeError,
+    LookupError,
+)
 METADATA_KEY = "hqsam"  # one key only: safetensors writes several in random order
 _IN_FOLDERS = (
     "hq_head.safetensors",  # of the train stage
@@ -142,6 +159,7 @@ def _read_part(path: Path) -> tuple[State, dict[str, Any]]:
             if not isinstance(note, dict):
                 raise ValueError(f"its note {METADATA_KEY!r} is not a JSON object")
             return load_file(path), note
+        _check_names(path)
         with torch.serialization.safe_globals(_safe()):
             return _unwrapped(path, torch.load(path, map_location="cpu", weights_only=True)), {}
     except UserError:
@@ -164,6 +182,25 @@ def _read_part(path: Path) -> tuple[State, dict[str, Any]]:
             file=path,
             cure="download or copy it again",
         ) from error
+
+
+def _check_names(path: Path) -> None:
+    """Refuse a pickle with an endless name of a class: torch's message about it takes time by the square of its length."""
+    with contextlib.ExitStack() as stack, contextlib.suppress(*_DAMAGE):
+        file: IO[bytes] = stack.enter_context(path.open("rb"))
+        if zipfile.is_zipfile(path):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            [name] = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            file = stack.enter_context(archive.open(name))
+        for _ in range(_PICKLES):
+            for code, value, _place in pickletools.genops(file):
+                if code.name == "GLOBAL" and len(value) > _LONGEST_NAME:
+                    raise UserError(
+                        f"the file is not a readable checkpoint: it names a class with {len(value)} "
+                        f"characters",
+                        file=path,
+                        cure="download or copy it again",
+                    )
 
 
 def _safe() -> list[Any]:
@@ -206,9 +243,7 @@ def _refusal(path: Path, error: Exception) -> UserError:
 
 def _is_of_torch(path: Path) -> bool:
     """Whether a zip is one of ``torch.save``: its pickle lies in one folder with the tensors."""
-    # A damaged directory can hold anything, names that are no UTF-8 among it.
-    damage = (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError)
-    with contextlib.suppress(*damage), zipfile.ZipFile(path) as file:
+    with contextlib.suppress(*_DAMAGE), zipfile.ZipFile(path) as file:
         return any(name.endswith("/data.pkl") for name in file.namelist())
     return False
 

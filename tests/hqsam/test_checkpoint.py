@@ -575,3 +575,11 @@ assert not [m for m in sys.modules if m.startswith(("torchvision", "segment_anyt
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_class_with_an_endless_name_is_refused(tmp_path: Path) -> None:
+    """The message that torch makes of it takes six seconds for 25,000 characters, and hours for a million."""
+    name = "a" * 1100
+    (tmp_path / "x.pth").write_bytes(f"\x80\x02cm\n{name}\n.".encode("latin-1"))
+    with pytest.raises(UserError, match="names a class with 1102 characters"):
+        checkpoint.read(tmp_path / "x.pth")
