@@ -194,7 +194,7 @@ def _check_names(path: Path) -> None:
             file = stack.enter_context(archive.open(name))
         for _ in range(_PICKLES):
             for code, value, _place in pickletools.genops(file):
-                if code.name == "GLOBAL" and len(value) > _LONGEST_NAME:
+                if code.name == "GLOBAL" and len(value := str(value)) > _LONGEST_NAME:
                     raise UserError(
                         f"the file is not a readable checkpoint: it names a class with {len(value)} "
                         f"characters",
