@@ -190,13 +190,14 @@ def _check_names(path: Path) -> None:
         file: IO[bytes] = stack.enter_context(path.open("rb"))
         if zipfile.is_zipfile(path):
             archive = stack.enter_context(zipfile.ZipFile(path))
-            [name] = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-            file = stack.enter_context(archive.open(name))
+            [member] = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            file = stack.enter_context(archive.open(member))
         for _ in range(_PICKLES):
             for code, value, _place in pickletools.genops(file):
-                if code.name == "GLOBAL" and len(value := str(value)) > _LONGEST_NAME:
+                name = str(value)
+                if code.name == "GLOBAL" and len(name) > _LONGEST_NAME:
                     raise UserError(
-                        f"the file is not a readable checkpoint: it names a class with {len(value)} "
+                        f"the file is not a readable checkpoint: it names a class with {len(name)} "
                         f"characters",
                         file=path,
                         cure="download or copy it again",
