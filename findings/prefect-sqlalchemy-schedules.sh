@@ -47,7 +47,7 @@ finally:
     server.terminate()
     server.wait()
 PY
-install prefect==3.8.8 sqlalchemy==2.1.9
+install prefect==3.8.8 sqlalchemy==2.1.9 fastapi==0.150.0
 with=$(python look.py)
 install sqlalchemy==2.0.58
 rm -rf "$PREFECT_HOME"
