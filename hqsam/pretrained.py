@@ -22,6 +22,13 @@ PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_ELSEWHERE = frozenset(
+    ["auto_map", "base_model_name_or_path", "checkpoint_path", "quantization_config"]
+    + ["transformers_weights"]
+)
+"""Settings by which a folder has the library open other files, or run code."""
+_PLACES = frozenset(["architecture", "backbone"])
+"""Settings that hold a model's name, or the place of another one, such as `hf-hub:OWNER/NAME`."""
 _WANTED = ["*.json", "*.safetensors", "*.txt", "*.model"]
 """Files of the hub's that are fetched: settings, weights, and words of tokenizers."""
 
@@ -118,8 +125,14 @@ class Source:
 
     @contextlib.contextmanager
     def opening(self) -> Iterator[None]:
-        """Turn what the library raises about a model that it cannot open into one message; it prints nothing itself."""
+        """Turn what the library raises about a model that it cannot open into one message; it prints nothing itself.
+
+        All that is needed lies in the folder: what a file in it would fetch from the hub is refused.
+        """
         library = self.library()
+        from huggingface_hub import constants
+
+        offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
         level = library.logging.get_verbosity()
         library.logging.set_verbosity_error()  # what it would report is checked by `check_whole`
         library.logging.disable_progress_bar()
@@ -136,6 +149,7 @@ class Source:
                 "(`save_pretrained` of model and processor writes them)",
             ) from error
         finally:
+            constants.HF_HUB_OFFLINE = offline
             library.logging.set_verbosity(level)
             library.logging.enable_progress_bar()
 
@@ -177,11 +191,18 @@ def read_config(folder: Path, key: str) -> dict[str, Any]:
 
 
 def check_files(folder: Path, key: str) -> None:
-    """Refuse a model's folder in which something is neither file nor folder: the library would wait for a pipe.
+    """Refuse a model's folder that leads the library elsewhere, to other files, code or the network.
+
+    `trust_remote_code=False` stops the code that config.json itself names. Parts of a model are
+    opened without the word: the library asks at the terminal whether their code may run.
 
     Args:
         folder: As somebody else packed it.
         key: Of params.yaml, for messages.
+
+    Raises:
+        UserError: Something in it is neither file nor folder (the library would wait for a pipe), or a
+            file of settings names other code, weights, kernels or models, or cannot be read.
     """
     for path in sorted(folder.iterdir()):
         if not path.is_file() and not path.is_dir():
@@ -191,6 +212,45 @@ def check_files(folder: Path, key: str) -> None:
                 key=key,
                 cure="take it away: links that lead nowhere, pipes and devices are not read",
             )
+    for path in [*folder.glob("*config*.json"), *folder.glob("*.safetensors.index.json")]:
+        try:
+            word = _leads_away(json.loads(path.read_bytes()), folder)
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(
+                f"this is no model folder of the transformers library ({type(error).__name__})",
+                file=path,
+                key=key,
+                cure="give the folder that `save_pretrained` or `hf download` wrote",
+            ) from error
+        if word:
+            raise UserError(
+                f"`{word}` leads to code, weights or kernels outside the model's own safetensors",
+                file=path,
+                key=key,
+                cure="use the files that `save_pretrained` writes for this model without "
+                "adapters, quantization and code of its own",
+            )
+
+
+def _leads_away(settings: Any, folder: Path) -> str | None:
+    """The first name in settings that would have the library open something else than the folder's safetensors."""
+    parts = [settings]
+    while parts:
+        part = parts.pop()
+        parts += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        for name, value in part.items() if isinstance(part, dict) else ():
+            if name == "weight_map":
+                shards = value.values() if isinstance(value, dict) else [value]
+                known = {path.name for path in folder.glob("*.safetensors")}
+                found = not set(map(str, shards)) <= known
+            elif name in _PLACES:
+                found = isinstance(value, str) and bool(set(value) & set("/:\\"))
+            else:
+                kernels = name.endswith("_implementation") and value not in ("eager", "sdpa")
+                found = value is not None and (kernels or name in _ELSEWHERE)
+            if found:
+                return str(name)
+    return None
 
 
 def check_folder(

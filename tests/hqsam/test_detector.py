@@ -328,7 +328,7 @@ def test_what_cannot_be_a_detector_is_one_message(
     (tmp_path / "code" / "model.safetensors").write_bytes(b"")
     (tmp_path / "code" / "own.py").write_text("raise SystemExit('code of a model ran')")
     monkeypatch.setattr("builtins.input", lambda _: "y")  # nobody is asked
-    with pytest.raises(UserError, match=r"code cannot be opened .*custom code"):
+    with pytest.raises(UserError, match=r"`auto_map` leads to code"):
         detector(tmp_path / "code").open(["cat"], any_class=False)
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(UserError, match="no model folder"):

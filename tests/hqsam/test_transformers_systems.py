@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from hqsam import systems
+from hqsam import pretrained, systems
 from hqsam.prediction.options import PredictOptions
 from hqsam.prediction.prompt import Prompt
 from hqsam.systems.base import Context, Entry
@@ -251,6 +251,56 @@ def test_bad_folders_are_refused_before_anything_is_loaded(tmp_path: Path) -> No
         ).save_pretrained(tmp_path / "sizes")
         (tmp_path / "sizes" / "processor_config.json").unlink()
         opened(tmp_path / "sizes")
+
+
+ELSEWHERE: dict[str, dict[str, Any]] = {
+    "code of a part": {"vision_config": {"auto_map": {"AutoModel": "own.Own"}}},
+    "code of the hub": {"parts": [{"auto_map": {"AutoModel": "owner/name--own.Own"}}]},
+    "a backbone of the hub": {"vision_config": {"backbone": "owner/name"}},
+    "a backbone that is fetched": {"vision_config": {"architecture": "hf-hub:owner/name"}},
+    "other weights": {"vision_config": {"model_args": {"checkpoint_path": "../weights.pth"}}},
+    "weights by name": {"transformers_weights": "other.safetensors"},
+    "kernels of the hub": {"_attn_implementation": "owner/name"},
+    "kernels of a part": {"attn_implementation": {"vision_config": "owner/name"}},
+    "fewer bits": {"quantization_config": {"quant_method": "bitsandbytes"}},
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_settings_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
+    """Parts of a model are opened without the word by which the library runs no code."""
+    folder = config(tmp_path / "x", model_type="sam2", **ELSEWHERE[name])
+    with pytest.raises(UserError, match="leads to code, weights or kernels outside") as error:
+        KIND.inputs(entry(folder))
+    assert str(error.value.file).endswith("config.json")
+
+
+@pytest.mark.parametrize("shard", ["../other.safetensors", "weights.bin", "none.safetensors", [1]])
+def test_shards_are_safetensors_of_the_folder(tmp_path: Path, shard: Any) -> None:
+    """The library opens whatever file the index names, pickles too."""
+    folder = tmp_path / "model"
+    hub_models.build("sam2", folder)
+    (folder / "model.safetensors").rename(folder / "first.safetensors")
+    (folder / "weights.bin").write_bytes(b"")
+    with safetensors.safe_open(folder / "first.safetensors", "pt") as file:
+        places = dict.fromkeys(file.keys(), "first.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    assert opened(folder).protocol["model_type"] == "sam2"
+    index.write_text(json.dumps({"weight_map": {**places, next(iter(places)): shard}}))
+    with pytest.raises(UserError, match="`weight_map` leads to"):
+        KIND.inputs(entry(folder))
+
+
+def test_a_folder_is_opened_without_the_network(tmp_path: Path) -> None:
+    """A backbone's name alone has the library ask the hub; here it gets no answer, at once."""
+    import huggingface_hub as hub
+
+    before = hub.constants.HF_HUB_OFFLINE
+    source = pretrained.Source(str(tmp_path), None, "x", "systems")
+    with pytest.raises(UserError, match="offline"), source.opening():
+        hub.HfApi().repo_exists("owner/name")
+    assert before == hub.constants.HF_HUB_OFFLINE
 
 
 def test_a_name_on_the_hub_needs_a_commit_and_a_network(
