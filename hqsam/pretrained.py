@@ -23,8 +23,13 @@ PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ELSEWHERE = frozenset(
-    ["auto_map", "base_model_name_or_path", "checkpoint_path", "quantization_config"]
-    + ["transformers_weights"]
+    (
+        "auto_map",
+        "base_model_name_or_path",
+        "checkpoint_path",
+        "quantization_config",
+        "transformers_weights",
+    )
 )
 """Settings by which a folder has the library open other files, or run code."""
 _PLACES = frozenset(["architecture", "backbone"])

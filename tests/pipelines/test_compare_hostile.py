@@ -19,6 +19,7 @@ from rich.console import Console
 from hqsam_base.errors import UserError
 from hqsam_metrics import bounded_parquet
 from hqsam_metrics.base import Quantity
+from hqsam_pipelines.compare import git_files
 from hqsam_pipelines.compare.as_json import to_json
 from hqsam_pipelines.compare.comparison import compare
 from hqsam_pipelines.compare.revisions import Repository, Revision
@@ -212,6 +213,18 @@ def test_a_link_at_a_revision_is_not_followed(repository: Path, tmp_path: Path) 
     (repository / PLACE).symlink_to(tmp_path / "outside.json")
     commit(repository, {})
     with pytest.raises(UserError, match="not a metrics file"):
+        compare(repository, "main", "HEAD")
+    git(repository, "reset", "-q", "--hard", "main")
+
+
+def test_equal_files_that_stand_for_gigabytes_are_not_read(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git keeps a file once, however many names it has."""
+    monkeypatch.setattr(git_files, "_MOST_METRICS_BYTES", 2 * len(item()))
+    git(repository, "checkout", "-q", "-B", "other", "main")
+    commit(repository, {f"reports/metrics/{n}.json": item() for n in range(4)})
+    with pytest.raises(UserError, match="bytes together"):
         compare(repository, "main", "HEAD")
     git(repository, "reset", "-q", "--hard", "main")
 

@@ -12,6 +12,7 @@ from hqsam_pipelines.config.strict import MAX_BYTES
 METRICS = "reports/metrics"
 _METRICS_NAME = re.compile(r"[A-Za-z0-9_.-]+\.json")
 _MOST_METRICS = 2000
+_MOST_METRICS_BYTES = 16 * MAX_BYTES  # git keeps a thousand equal files as one
 _SUBJECT = 300  # characters of a commit's subject that are shown
 
 
@@ -59,7 +60,8 @@ class GitFiles:
         """The metrics files of a commit: path and content, by name.
 
         Raises:
-            UserError: there are too many, or one has a name that none of ours has.
+            UserError: there are too many, they are too large together, or one has a name that none
+                of ours has.
         """
         if not sha:
             files = sorted((self.root / METRICS).glob("*.json"))
@@ -81,7 +83,17 @@ class GitFiles:
                 key=strange,
                 cure="choose another revision",
             )
-        return [(f"{METRICS}/{n}", self.read(sha, f"{METRICS}/{n}") or b"") for n in names]
+        found, total = [], 0
+        for path in (f"{METRICS}/{name}" for name in names):
+            found.append((path, self.read(sha, path) or b""))
+            total += len(found[-1][1])
+            if total > _MOST_METRICS_BYTES:
+                raise UserError(
+                    f"the metrics files have more than {_MOST_METRICS_BYTES} bytes together",
+                    file=f"{METRICS} at {sha[:12]}",
+                    cure="choose another revision",
+                )
+        return found
 
     def commit(self, name: str) -> tuple[str, str]:
         """The commit and the subject of a revision.
