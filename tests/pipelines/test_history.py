@@ -117,6 +117,17 @@ def test_command_prints_and_writes(
     assert "did you mean mBIoU?" in capsys.readouterr().err
 
 
+def test_a_metric_of_strangers_is_no_markup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_report(tmp_path, SMALL.replace("mBIoU", "[/red] [b]x"), "strange")
+    for name in ("dvc.yaml", "params.yaml"):
+        (tmp_path / name).write_text("{}\n")
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["history"]) == 0
+    assert "[/red] [b]x" in capsys.readouterr().out
+
+
 def test_without_a_report_the_cure_is_named(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "commit", "--quiet", "--allow-empty", "-m", "nothing")

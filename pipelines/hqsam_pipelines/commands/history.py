@@ -89,7 +89,7 @@ def _show(found: History, console: Console) -> None:
     for name in ("commit", "date"):
         table.add_column(name, no_wrap=True)
     for row in rows:
-        table.add_column(label(row, found.rows), justify="right", no_wrap=True)
+        table.add_column(styled(label(row, found.rows)), justify="right", no_wrap=True)
     for entry in reversed(found.entries):
         values = (styled(value(entry, row)) for row in rows)
         table.add_row(entry.sha[:9], entry.date, *values)
