@@ -325,6 +325,28 @@ def test_what_a_table_needs_in_memory_is_known_before_it_is_read(
         units_frame(table(), "x")
 
 
+def test_a_place_beyond_the_list_of_distinct_texts_is_not_followed() -> None:
+    """The reader takes it: a good file, in which one place of two bits becomes that behind the last."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    three = pa.array(["aa", "bb", "cc"] * 21 + ["aa"]).dictionary_encode()
+    out = io.BytesIO()
+    pq.write_table(
+        pa.table({"key": three}), out, compression="none", write_statistics=False, version="2.6"
+    )
+    good = out.getvalue()
+    places = bytes([0x24, 0x49, 0x92])  # 0, 1, 2, 0, ... from the lowest bit
+    assert places in good
+    for content, is_good in ((good, True), (good.replace(places, b"\x27\x49\x92", 1), False)):
+        with bounded_parquet.opened(io.BytesIO(content), ["key"]) as file:
+            if is_good:
+                assert bounded_parquet.read(file, 64)["key"].to_pylist()[:3] == ["aa", "bb", "cc"]
+            else:
+                with pytest.raises(ValueError, match="out of bounds"):
+                    bounded_parquet.read(file, 64)
+
+
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_SPARSE])
 def test_an_archive_of_tables_holds_plain_files_alone(kind: bytes) -> None:
     """A link may lead to itself, and a sparse file be larger than any memory."""
