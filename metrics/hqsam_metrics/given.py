@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from hqsam_base.ids import plain_id
 from hqsam_base.json_stream import iterate_results
 from hqsam_base.rle import encode
 from hqsam_base.runs import Int, RleBatch, decode_runs
-from hqsam_metrics.ap.columns import IdTable
+from hqsam_metrics.ap.columns import IdTable, is_number
 from hqsam_metrics.benchmark_data import Benchmark, integers, strings
 
 _CURES = {
@@ -111,8 +110,7 @@ def check_records(path: Path, kind: str) -> None:
         for row in rows:
             lost = _KEYS[kind] if not isinstance(row, dict) else set(_KEYS[kind]) - row.keys()
             score = row.get("score") if isinstance(row, dict) else None
-            good = isinstance(score, int | float) and math.isfinite(score)
-            if lost or not good or isinstance(score, bool):
+            if lost or not is_number(score):
                 lacks = f"no `{min(lost)}`" if lost else "no `score` that is a finite number"
                 raise UserError(f"result {number} has {lacks}", file=path, cure=_CURES[kind])
             number += 1

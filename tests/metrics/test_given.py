@@ -123,6 +123,8 @@ def test_results_that_do_not_fit_the_benchmark(tmp_path: Path) -> None:
 
     assert "987654" in str(refused(one, changed(image_id=987654)))
     assert "score" in str(refused(one, changed(score=None)))
+    with pytest.raises(UserError, match="result 0 has no `score` that is a finite number"):
+        given.check_records(changed(score=10**400), "coco")
     assert "segmentation" in str(refused(one, changed(segmentation=None)))
     assert "a folder" in refused(one, tmp_path).problem
     with pytest.raises(UserError, match="no such predictions"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -128,6 +128,13 @@ def integers(rows: Sequence[Any], key: str, name: str, what: str, first: int = 0
     return out
 
 
+def is_number(value: Any) -> bool:
+    """Tell whether a value of a file is a number that float64 can hold; a whole number of JSON may be larger."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max
+
+
 def numbers(rows: Sequence[Any], key: str, name: str, what: str, first: int = 0) -> Float:
     """Returns column `key` of `rows` as float64; UserError for the first that is no finite number."""
     try:
@@ -139,11 +146,7 @@ def numbers(rows: Sequence[Any], key: str, name: str, what: str, first: int = 0)
         pass
     for i, row in enumerate(rows):
         value = row.get(key) if isinstance(row, Mapping) else None
-        if (
-            not isinstance(value, int | float)
-            or isinstance(value, bool)
-            or not math.isfinite(value)
-        ):
+        if not is_number(value):
             raise UserError(
                 f"{name}: {what} {first + i}: `{key}` must be a finite number, is "
                 f"{_short(row, key)}"
@@ -216,12 +219,8 @@ def flag(row: Mapping[str, Any], key: str, name: str) -> bool:
 
 def finite(value: Any, where: str) -> float:
     """Returns a number of a file as float; UserError for anything that is no finite number."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            if math.isfinite(value):
-                return float(value)
-        except OverflowError:
-            pass
+    if is_number(value):
+        return float(value)
     raise UserError(f"{where} must be a finite number, is {value!r:.60}")
 
 
