@@ -29,7 +29,7 @@ from hqsam_base.runs import (
 
 BoolMask = NDArray[np.bool_]
 # The C code walks outlines pixel by pixel: a coordinate of 1e9, or null, would take all memory.
-_FARTHEST = 100_000
+FARTHEST = 100_000
 # Pixels along all outlines of one object; the C code takes time and memory for each.
 _LONGEST_OUTLINE = 2_000_000
 _LONGEST = MAX_SIDE**2
@@ -230,7 +230,7 @@ def _polygon_array(polygon: Sequence[float]) -> NDArray[np.float64]:
         raise RleError(
             0, "a polygon must be a flat list of numbers [x, y, x, y, ...], not of points [x, y]"
         )
-    if not (np.abs(values) <= _FARTHEST).all():  # false for what is not a number, too
+    if not (np.abs(values) <= FARTHEST).all():  # false for what is not a number, too
         raise RleError(
             0, "a polygon has a coordinate that is not a number or far outside the image"
         )

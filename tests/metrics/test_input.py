@@ -295,6 +295,16 @@ def test_nothing_to_score_is_no_success(tmp_path, coco_set, iou_type):
         assert "COCO" not in str(caught.value)
 
 
+@pytest.mark.parametrize("length", [10**400, -1, True, "5"])
+def test_a_video_without_a_possible_length_is_named(tmp_path, length):
+    folder = GOLDEN / "video_ytvis"
+    truth, rows = (json.loads((folder / name).read_text()) for name in ("gt.json", "results.json"))
+    truth["videos"][0] = {**truth["videos"][0], "length": length}
+    del truth["videos"][0]["file_names"]
+    with pytest.raises(UserError, match="neither `file_names` nor `length`"):
+        score(tmp_path, truth, rows, function=score_ytvis_files)
+
+
 def square(count=3):
     """`count` images with one square each, and results that are a pixel wider."""
     corners = [[2, 2, 12, 2, 12, 12, 2, 12], [2, 2, 13, 2, 13, 12, 2, 12]]

@@ -87,7 +87,7 @@ def convert(folder: Path) -> Converted:
             file=folder,
             cure="give the folder with the images and JSON files",
         )
-    images, objects = [], []
+    images, objects = [], list[Json]()
     left_out: Counter[str] = Counter()
     for number, path in enumerate(files, start=1):
         with open_text(path) as file:
@@ -100,21 +100,31 @@ def convert(folder: Path) -> Converted:
                 "height": int(content["imageHeight"]),
                 "width": int(content["imageWidth"]),
             }
-            found = list(_objects(content["shapes"], (image["height"], image["width"]), left_out))
-        except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
+            size = image["height"], image["width"]
+            if min(size) < 1 or size[0] * size[1] > png.MAX_PIXELS:
+                raise ValueError("no image has the size that it names")
+            objects += [
+                _annotation(number, label, code, size)
+                for label, code in _objects(content["shapes"], size, left_out)
+            ]
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            ArithmeticError,
+            binascii.Error,
+        ) as error:
             problem = f"a malformed file of labelme: {type(error).__name__}: {error}"
             raise UserError(problem, file=path, cure=_CURE) from error
         images.append(image)
-        objects += [
-            (number, label, code, (image["height"], image["width"])) for label, code in found
-        ]
     labels = {
         label: place
-        for place, label in enumerate(sorted({label for _, label, _, _ in objects}), start=1)
+        for place, label in enumerate(sorted({one["category_id"] for one in objects}), start=1)
     }
     annotations = [
-        _annotation(n, image, labels[label], code, size)
-        for n, (image, label, code, size) in enumerate(objects, start=1)
+        {"id": n, **one, "category_id": labels[one["category_id"]]}
+        for n, one in enumerate(objects, start=1)
     ]
     categories = [{"id": number, "name": label} for label, number in labels.items()]
     return Converted(
@@ -146,6 +156,9 @@ def _objects(
 def _polygon(shape: Json) -> list[float] | None:
     """The outline x0, y0, x1, y1, ... of a shape; None for one without area."""
     points = [(float(x), float(y)) for x, y in shape["points"]]
+    # also false for what is no number; a circle beyond all images would be drawn with any number of corners
+    if not all(abs(value) <= rle.FARTHEST for point in points for value in point):
+        raise ValueError("a point is no number or far outside the image")
     kind = shape.get("shape_type") or "polygon"
     if kind == "rectangle" and len(points) >= 2:
         (x0, y0), (x1, y1) = points[0], points[-1 if len(points) == 2 else 2]
@@ -186,18 +199,16 @@ def _picture(data: bytes, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[Any
     return part
 
 
-def _annotation(
-    number: int, image: int, category: int, segmentation: Any, size: tuple[int, int]
-) -> Json:
+def _annotation(image: int, label: str, segmentation: Any, size: tuple[int, int]) -> Json:
+    """COCO's record of an object without its id, the label in place of the category's."""
     height, width = size
     counts = rle.from_segmentation(segmentation, height=height, width=width)
     box = rle.tight_box(rle.decode(counts, height=height, width=width))
     x0, y0, x1, y1 = box or (0.0, 0.0, -1.0, -1.0)
     area = float(rle.area(counts, height=height, width=width))
     return {
-        "id": number,
         "image_id": image,
-        "category_id": category,
+        "category_id": label,
         "segmentation": segmentation,
         "iscrowd": 0,
         "area": area,

@@ -251,8 +251,9 @@ def _length(row: Any, name: str) -> int:
     names = row.get("file_names")
     if isinstance(names, list):
         return len(names)
-    if isinstance(row.get("length"), int):
-        return int(row["length"])
+    length = row.get("length")
+    if isinstance(length, int) and not isinstance(length, bool) and 0 <= length < 1 << 31:
+        return length
     raise UserError(f"{name}: video id {row.get('id')} has neither `file_names` nor `length`")
 
 

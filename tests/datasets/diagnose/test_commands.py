@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hqsam_base.errors import UserError
 from hqsam_datasets.benchmarks.base import BenchmarkOptions
-from hqsam_datasets.formats import masks
+from hqsam_datasets.formats import labelme, masks
 from hqsam_datasets.prepare.augment import AugmentOptions, write_prompts
 from hqsam_datasets.prepare.index import index
 from hqsam_datasets.prepare.shards import ShardOptions, write_shards
@@ -444,6 +445,29 @@ def labelme_folder(tmp_path: Path) -> Path:
         content = head | {"imagePath": f"C:\\data\\{n}.jpg", "shapes": some}
         files[f"photos/{n}.json"] = b"\xef\xbb\xbf" + json.dumps(content).encode()
     return put(tmp_path / "mine", files)
+
+
+@pytest.mark.parametrize(
+    ("changed", "shape"),
+    [
+        ({"imageHeight": 10**400}, {}),
+        ({"imageHeight": 10**7, "imageWidth": 10**7}, {}),
+        ({"imageWidth": -1}, {}),
+        ({}, {"points": [[10**400, 1], [2, 2], [3, 3]]}),
+        ({}, {"points": [[1, 1], [float("nan"), 2], [3, 3]]}),
+        ({}, {"points": [[1, 1], [1e9, 2], [3, 3]]}),
+        ({}, {"points": [[1, 1], [1e12, 1]], "shape_type": "circle"}),
+    ],
+)
+def test_numbers_beyond_all_images_are_one_message(
+    tmp_path: Path, changed: dict[str, Any], shape: dict[str, Any]
+) -> None:
+    triangle = {"label": "cat", "points": [[1, 1], [5, 1], [5, 5]], "shape_type": "polygon"}
+    content = {"imagePath": "1.jpg", "imageHeight": 20, "imageWidth": 20, **changed}
+    (tmp_path / "1.json").write_text(json.dumps({**content, "shapes": [{**triangle, **shape}]}))
+    with pytest.raises(UserError, match="a malformed file of labelme") as error:
+        labelme.convert(tmp_path)
+    assert error.value.file == str(tmp_path / "1.json")
 
 
 @pytest.mark.parametrize("around", [True, False])
