@@ -24,6 +24,8 @@ _ADDRESS = re.compile(
     r"(?:(?P<user>[^\s/?#<>\"]*|[^\s/?#<>\"@:\[]*:(?![0-9]*[/?#])[^\s<>\"]*)@)?"
     r"(?P<path>[^\s?#<>\"]*)(?P<secret>[?#][^\s<>\"]*)?"
 )
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a formula begins with; the wide forms, too, where a spreadsheet speaks Japanese or Chinese."""
 _NO_SECRETS = frozenset({"embedded", "drop", "file"})
 """Schemes of files on this machine, whose names may hold `?` and `#`."""
 _CLOSING = re.compile(r"[)\]}'`,.;:!]*$")
@@ -54,7 +56,7 @@ def cell(text: str) -> str:
     stays as it is. Control characters become visible, see `sanitize`.
     """
     clean = sanitize(text)
-    if len(clean) < 2 or not clean.startswith(("=", "+", "-", "@")):
+    if len(clean) < 2 or not clean.startswith(_FORMULA):
         return clean
     try:
         float(clean)

@@ -45,6 +45,7 @@ hostile = st.text(
         ("+a", "'+a"),
         ("-a|b", "'-a|b"),
         ("@a", "'@a"),
+        ("\uff1d1+2", "'\uff1d1+2"),  # the wide signs of a Japanese keyboard
         ("\t=1", r"\t=1"),
         ("-", "-"),
         ("-1.5", "-1.5"),

@@ -21,6 +21,7 @@ from hqsam_base.errors import UserError
 from hqsam_metrics.base import Quantity
 from hqsam_metrics.masks.iou import boundary_iou
 from hqsam_pipelines import cli
+from hqsam_pipelines.compare import dvc_cache
 from hqsam_pipelines.compare.answer import FOLDED, answer, headline
 from hqsam_pipelines.compare.as_json import to_json
 from hqsam_pipelines.compare.cells import cells
@@ -474,7 +475,9 @@ def test_without_the_cache_points_remain_and_the_cure_is_named(
     )
 
 
-def test_reads_from_a_remote_when_the_cache_lacks_it(repository: Commits, tmp_path: Path) -> None:
+def test_reads_from_a_remote_when_the_cache_lacks_it(
+    repository: Commits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root, first, second = repository
     source = tmp_path / "source"
     shutil.copytree(root, source, symlinks=True)
@@ -493,6 +496,8 @@ def test_reads_from_a_remote_when_the_cache_lacks_it(repository: Commits, tmp_pa
     assert rows["dis_vd", "hq_token", "mBIoU"].verdict == "better"
     assert rows["coift", "hq_token", "mBIoU"].verdict == "not tested"
     assert len(found.notes) == 1 and "coift" in found.notes[0] and "remote" in found.notes[0]
+    monkeypatch.setattr(dvc_cache, "_MOST_BYTES", 100)  # a dvc.lock may name the largest object
+    assert "on the remote it has more than 100 bytes" in str(compare(source, first, second).notes)
 
 
 def test_errors_name_the_cure(

@@ -11,7 +11,9 @@ from typing import Any
 from pydantic import field_validator
 
 from hqsam_pipelines.config import dvc_site
-from hqsam_pipelines.config.strict import Digest, Outline, outlined, parse_json
+from hqsam_pipelines.config.strict import MAX_BYTES, Digest, Outline, outlined, parse_json
+
+_MOST_BYTES = 1 << 30  # of a table: a dvc.lock of strangers may name any object of the remote
 
 
 class AbsentError(Exception):
@@ -62,7 +64,8 @@ class DvcCache:
             UserError: it is malformed.
         """
         source, where = self.object(md5), f"DVC's listing {md5}"
-        text = source.read_bytes() if isinstance(source, Path) else source.getvalue()
+        with source.open("rb") if isinstance(source, Path) else source as file:
+            text = file.read(MAX_BYTES + 1)  # one more, so that `parse_json` refuses what is larger
         found = outlined(Listing, {"entries": parse_json(text, where)}, where)
         return {entry.relpath: entry.md5 for entry in found.entries}
 
@@ -70,7 +73,7 @@ class DvcCache:
         """An object of the local cache, or of the remote that the workspace is configured for.
 
         Raises:
-            AbsentError: neither has it, or what the remote has is something else.
+            AbsentError: neither has it, or what the remote has is something else, or too large.
         """
         # DVC 3 keeps objects below files/md5; caches made by DVC 2 have them at the top.
         places = (
@@ -83,11 +86,14 @@ class DvcCache:
         if self._remote is None:
             raise AbsentError("no remote is configured")
         try:
-            data = self._remote.fs.cat_file(self._remote.oid_to_path(md5))
+            with self._remote.fs.open(self._remote.oid_to_path(md5), "rb") as file:
+                data = file.read(_MOST_BYTES + 1)
         except (
             Exception
         ) as error:  # whatever the remote's client raises: the comparison goes on without the table
             raise AbsentError(f"nor on the remote: {type(error).__name__}") from error
+        if len(data) > _MOST_BYTES:
+            raise AbsentError(f"on the remote it has more than {_MOST_BYTES} bytes")
         if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5.removesuffix(".dir"):
             raise AbsentError("what the remote has under its digest are other bytes")
         return io.BytesIO(data)
