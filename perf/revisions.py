@@ -26,6 +26,14 @@ class Cost:
     output: str
 
 
+def revision() -> str:
+    """The commit of this checkout, `+` behind it where files differ from it."""
+    command = ["git", "describe", "--always", "--exclude", "*", "--abbrev=8", "--dirty=+"]
+    return subprocess.run(
+        command, cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
 @contextlib.contextmanager
 def checkout(revision: str = BEFORE) -> Iterator[Path]:
     """Checks a revision out into a temporary folder."""
