@@ -5,7 +5,7 @@
 Every encoding runs in a fresh process with random weights, the two programs in turn. Time is the
 CPU time of one thread, so a busy machine moves it little; the ratio is that of the medians. Memory
 is the peak resident set of the process. `--full` adds vit_l and vit_h; `--quick` takes three blocks
-of vit_b. Targets (vit_b): 1.5 times
+of vit_b. Targets (vit_b): 2 times
 as fast, at most 40 % of the memory; the results must agree to 1e-5.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 from perf.model.measure import in_child, median, peak_mb, processor
 from perf.table import Row, finish
 
-SPEED, MEMORY, AGREEMENT = 1.5, 40.0, 1e-5
+SPEED, MEMORY, AGREEMENT = 2.0, 40.0, 1e-5
 PROGRAMS = ("segment_anything", "hqsam")
 SHORT = "three blocks of vit_b"
 
