@@ -27,11 +27,16 @@ class Cost:
 
 
 def revision() -> str:
-    """The commit of this checkout, `+` behind it where files differ from it."""
-    command = ["git", "describe", "--always", "--exclude", "*", "--abbrev=8", "--dirty=+"]
-    return subprocess.run(
-        command, cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.strip()
+    """The commit of this checkout, `+` behind it where other files than the record differ from it."""
+
+    def git(*words: str) -> str:
+        command = ["git", *words]
+        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    written = (":!perf/measured.json", ":!docs/benchmarks.md")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *written)
+    return git("rev-parse", "--short=8", "HEAD") + ("+" if changed else "")
 
 
 @contextlib.contextmanager
