@@ -359,6 +359,12 @@ def test_the_answer_follows_from_the_verdicts_of_the_headline_rows(repository: C
     assert judged("not tested", "within noise")[2].endswith(", 1 not tested")
     assert judged("worse", "not tested")[:2] == ("worse", 1)
     assert judged("not comparable", "too few to tell")[:2] == ("cannot be told", 3)
+    assert judged("only in A", "within noise")[::2] == (
+        "no difference found",
+        "1 of 2 headline rows within noise, 0 better, 0 worse, 1 only in A",
+    )
+    assert judged("only in A", "cannot move")[1] == 0
+    assert judged("only in B", "only in A")[1] == 3
     assert judged()[1:] == (
         3,
         "It cannot be told whether B is better, because no headline row is in both revisions",
@@ -449,7 +455,15 @@ def test_other_protocol_is_refused_and_a_missing_benchmark_is_named(
     assert refused[0].protocol == (("dilation_ratio", "0.02", "0.01"),)
     assert found.missing == (f"coift (nano) is missing at workspace, it is only at {first[:9]}",)
     assert not any(c.benchmark == "HQ4-mean" for c in found.changes)
-    assert "dilation_ratio 0.02 → 0.01" in to_html(found)
+    assert "dilation_ratio 0.02 → 0.01" in (page := to_html(found))
+    lost = [row for row in answer(found).moved if row.benchmark == "coift"]
+    assert [(r.metric, r.verdict, r.b) for r in lost] == [
+        (m, "only in A", None) for m in ("mIoU", "mBIoU")
+    ]
+    assert ", 2 only in A" in answer(found).sentence() and page.count(">only in A<") == 2
+    assert to_json(found)["answer"]["counts"]["only in A"] == 2
+    alone = compare(clone, first, only=["coift"])
+    assert (answer(alone).status, "no headline row is in both" in answer(alone).why) == (3, True)
 
 
 def test_without_the_cache_points_remain_and_the_cure_is_named(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +14,15 @@ import numpy as np
 import pytest
 
 from hqsam_base.errors import UserError
-from hqsam_pipelines import seeds
+from hqsam_pipelines import cli, seeds
 from hqsam_pipelines.compare.comparison import Comparison, compare
 from hqsam_pipelines.config.params import Params
 from hqsam_pipelines.config.yaml_file import parse_yaml
+from hqsam_pipelines.runner import repro, seeds_run
 from tests import REPOSITORY
 from tests.pipelines.report_repo import Repo
 from tests.pipelines.test_compare import by_row, commit, git, make_repository, write_run
-from tests.pipelines.working_copy import clone
+from tests.pipelines.working_copy import clone, dvc_repository
 from tests.pipelines.working_copy import run as run_there
 
 SAMPLE = REPOSITORY / "configs" / "sample.yaml"
@@ -129,6 +132,42 @@ def test_seeds_of_another_run_are_left_out_and_named(
     found = compare(root, single)
     assert any("of another run than its metrics" in note for note in found.notes)
     assert not any("means over seeds" in note for note in found.notes)
+
+
+def test_parameters_come_back_after_a_signal_and_edits_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = dvc_repository(tmp_path / "repo", "stages: {}\n", tmp_path)
+    shutil.copytree(REPOSITORY / "configs", root / "configs")
+    params, before = root / "params.yaml", SAMPLE.read_bytes()
+    params.write_bytes(before)
+    met: list[bytes] = []
+
+    def killed(*_: object, **__: object) -> None:
+        met.append(params.read_bytes())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def edited(*_: object, **__: object) -> None:
+        met.append(params.read_bytes())
+        params.write_bytes(b"mine")
+        raise UserError("a stage's mistake")
+
+    monkeypatch.setattr(repro, "plan", killed)
+    with pytest.raises(KeyboardInterrupt):
+        seeds_run.run(root, 2)
+    assert b"nano_seed1" in met[0] and params.read_bytes() == before
+    # killed for good: the next run begins with the user's parameters
+    params.write_bytes(met[0])
+    (root / seeds_run.SAVED).write_bytes(before)
+    monkeypatch.setattr(repro, "plan", edited)
+    with pytest.raises(UserError, match="mistake"):
+        seeds_run.run(root, 2)
+    assert met[1] == met[0] and params.read_bytes() == b"mine"
+    assert not (root / seeds_run.SAVED).exists()
+    assert "stays as it is" in capsys.readouterr().err
+    monkeypatch.chdir(root)
+    for words in (["seeds", "score"], ["ablations", "report"], ["--n", "3"], ["seeds", "--n", "1"]):
+        assert cli.run(["repro", *words]) == 2
 
 
 @pytest.mark.full("trains the smallest profile twice, with every stage; its parts are tested above")

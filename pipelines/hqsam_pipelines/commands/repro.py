@@ -47,9 +47,15 @@ def repro(
         ),
     ] = None,
     seeds: Annotated[
-        int,
-        typer.Option("--n", min=2, max=100, help="With `seeds`: how many, the own one included."),
-    ] = 3,
+        int | None,
+        typer.Option(
+            "--n",
+            min=2,
+            max=100,
+            help="With `seeds`: how many, the own one included.",
+            show_default="3",
+        ),
+    ] = None,
     accept: Annotated[
         bool,
         typer.Option(
@@ -68,6 +74,11 @@ def repro(
     from hqsam_pipelines.config import env
     from hqsam_pipelines.runner import repro as runner
 
+    for word in ("ablations", "seeds"):
+        if targets and word in targets and len(targets) > 1:
+            raise typer.BadParameter(f"`{word}` runs stages of its own: name no others beside it")
+    if seeds is not None and targets != ["seeds"]:
+        raise typer.BadParameter(f"--n belongs to `hqsam repro seeds --n {seeds}`")
     if from_dir is not None:
         os.environ[DROP_FOLDER_VARIABLE] = str(from_dir)
     root, grid, several = env.repository_root(), targets == ["ablations"], targets == ["seeds"]
@@ -89,7 +100,7 @@ def repro(
     if several:
         from hqsam_pipelines.runner import seeds_run
 
-        outcome = seeds_run.run(root, seeds, workers=workers)
+        outcome = seeds_run.run(root, seeds or 3, workers=workers, force=force)
     else:
         outcome = runner.run(root, [] if grid else targets or [], workers=workers, force=force)
     if json_file is not None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from hqsam_pipelines.compare.rows import Change, hq_system
+from hqsam_pipelines.compare.rows import LONE, Change, hq_system
 from hqsam_pipelines.report import paper
 from hqsam_pipelines.report.results import further
 from hqsam_pipelines.report.tables import interval_text, signed
@@ -24,7 +24,7 @@ Outcome = Literal["better", "worse", "mixed", "no difference found", "cannot be 
 FOLDED = ("cannot move", "equal up to rounding")
 """Verdicts of rows that are named in one line and not shown: they did not, or cannot, move."""
 
-_COUNTED = {
+COUNTED = {
     "better": "better",
     "worse": "worse",
     "within noise": "within noise",
@@ -33,10 +33,14 @@ _COUNTED = {
     "not comparable": "not comparable",
     "cannot move": "did not move",
     "equal up to rounding": "equal up to rounding",
+    "only in A": "only in A",
+    "only in B": "only in B",
 }
+"""How rows of each verdict are counted in words."""
+
 _OWN = {"mixed": ("worse",), "no difference found": ("within noise", *FOLDED)}
 """Verdicts that stand for an answer with another name, in the order of preference."""
-_UNKNOWN = ("too few to tell", "not tested", "not comparable")
+_UNKNOWN = ("too few to tell", "not tested", "not comparable", *LONE)
 _DIRECTIONS = ("better", "worse")
 _LEAD_METRIC = "mBIoU"
 
@@ -74,7 +78,7 @@ class Answer:
 
     def counts(self) -> dict[str, int]:
         """How many headline rows have each verdict, the answer's own verdict first."""
-        found = {name: sum(r.verdict == name for r in self.rows) for name in _COUNTED}
+        found = {name: sum(r.verdict == name for r in self.rows) for name in COUNTED}
         order = _OWN.get(self.outcome, (self.outcome,))
         own = next((name for name in order if found.get(name)), max(found, key=lambda n: found[n]))
         return {own: found[own], **found}
@@ -117,7 +121,7 @@ class Answer:
         counts = self.counts()
         always = () if self.outcome == "cannot be told" else ("better", "worse", "within noise")
         first, *rest = (
-            f"{count} {_COUNTED[name]}" for name, count in counts.items() if count or name in always
+            f"{count} {COUNTED[name]}" for name, count in counts.items() if count or name in always
         )
         number, _, verdict = first.partition(" ")
         plural = "row" if len(self.rows) == 1 else "rows"
@@ -129,7 +133,7 @@ class Answer:
         own, *rest = counts
         untested = sum(counts[name] for name in _UNKNOWN if name != own)
         opposite = [n for n in rest if n in _DIRECTIONS and own in _DIRECTIONS]
-        parts = [f"{counts[own]}/{len(self.rows)} {_COUNTED[own]}"]
+        parts = [f"{counts[own]}/{len(self.rows)} {COUNTED[own]}"]
         parts += [f"{counts[name]} {name}" for name in opposite if counts[name] or not untested]
         return ", ".join([*parts, *([f"{untested} untested"] if untested else [])])
 
@@ -137,7 +141,7 @@ class Answer:
 def answer(comparison: Comparison) -> Answer:
     """Answers whether B is better than A."""
     rows = headline(comparison)
-    verdicts = {row.verdict for row in rows}
+    verdicts = {row.verdict for row in rows} - set(LONE)
     if verdicts & {"better", "worse"}:
         decided: Outcome = "better" if "worse" not in verdicts else "worse"
         outcome: Outcome = "mixed" if {"better", "worse"} <= verdicts else decided
@@ -157,7 +161,7 @@ def answer(comparison: Comparison) -> Answer:
         "too few to tell": "there are too few images",
     }
     found = [text for name, text in reasons.items() if name in verdicts]
-    why = "because " + " and ".join(found if rows else ["no headline row is in both revisions"])
+    why = "because " + " and ".join(found if verdicts else ["no headline row is in both revisions"])
     return Answer("cannot be told", rows, _lead(rows, "not tested"), why)
 
 
@@ -167,7 +171,8 @@ def headline(comparison: Comparison) -> tuple[Change, ...]:
     names = {system.name for system in comparison.systems}
     asked = []
     for row in rows:
-        output = hq_system(comparison.b, row.benchmark)
+        side = comparison.a if row.verdict == "only in A" else comparison.b
+        output = hq_system(side, row.benchmark)
         if output in names:
             others = (system.name for system in further(comparison.systems, output))
             asked += [row] if row.system in {output, *others} else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from hqsam_pipelines.compare.answer import COUNTED
 from hqsam_pipelines.compare.comparison import Comparison
 from hqsam_pipelines.compare.rows import Change, Instance
 from hqsam_pipelines.report import paper
@@ -62,14 +63,17 @@ def p_text(value: float) -> str:
 
 
 def folded_line(comparison: Comparison, rows: Iterable[Change]) -> str:
-    """The rows that did not move, named in one line; empty without any."""
-    names: dict[str, list[str]] = {}
+    """The rows that did not move, and those that only rounding moved, named in one line; empty without any."""
+    named: dict[str, dict[str, list[str]]] = {}
     naming = Names(comparison.changes)
     for row in rows:
+        names = named.setdefault(COUNTED[row.verdict], {})
         names.setdefault(naming.whole(row), []).append(row.metric)
-    listed = "; ".join(f"{name} {', '.join(metrics)}" for name, metrics in names.items())
-    count = sum(map(len, names.values()))
-    return f"{count} did not move: {listed}" if count else ""
+    return "; ".join(
+        f"{sum(map(len, names.values()))} {what}: "
+        + "; ".join(f"{name} {', '.join(metrics)}" for name, metrics in names.items())
+        for what, names in named.items()
+    )
 
 
 def untested(comparison: Comparison) -> list[str]:

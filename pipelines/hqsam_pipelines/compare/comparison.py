@@ -30,6 +30,7 @@ from hqsam_pipelines.compare.revisions import (
     unavailable,
 )
 from hqsam_pipelines.compare.rows import (
+    LONE,
     BenchmarkRows,
     Change,
     Instance,
@@ -222,7 +223,7 @@ def _judged(changes: Sequence[Change], a: Revision, b: Revision) -> list[Change]
     machine = other_machine(a, b)
     families: dict[tuple[str, str, bool], list[int]] = {}
     for place, change in enumerate(changes):
-        if change.verdict != "not comparable":
+        if change.verdict not in ("not comparable", *LONE):
             output = change.system == hq_system(b, change.benchmark)
             family = (change.model, "" if output else change.system, change.headline)
             families.setdefault(family, []).append(place)

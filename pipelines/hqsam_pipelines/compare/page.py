@@ -13,7 +13,7 @@ from hqsam_pipelines.compare.comparison import Comparison
 from hqsam_pipelines.compare.rows import Change
 from hqsam_pipelines.report.tables import number, signed
 
-_TONES = {"better": "up", "worse": "down", "not comparable": "down"}
+_TONES = {"better": "up", "worse": "down"}
 _PANELS = ("Prompt", "A", "B", "Ground truth", "Errors of A", "Errors of B")
 
 

@@ -24,7 +24,10 @@ from hqsam_pipelines.report.units import clusters_of, common_rows, quantity_valu
 if TYPE_CHECKING:
     import pandas as pd
 
-Verdict = verdicts.Verdict | Literal["not comparable"]
+Verdict = verdicts.Verdict | Literal["not comparable", "only in A", "only in B"]
+
+LONE = ("only in A", "only in B")
+"""Verdicts of rows that the other revision lacks."""
 
 _INSTANCES = 24  # of a benchmark, at most, are listed
 Strata = dict[tuple[str, str, str], dict[str, SeedStratum]]
@@ -46,7 +49,8 @@ class Change:
         interval: paired bootstrap of the difference; None if the quantity has none or a table is
             unavailable.
         p_family: p-value, adjusted for the rows that are judged together; NaN if untested.
-        verdict: see `hqsam_metrics.verdicts`; ``not comparable``: other protocol.
+        verdict: see `hqsam_metrics.verdicts`; ``not comparable``: other protocol; ``only in A``,
+            ``only in B``: the other revision has no such row.
         note: why there is no verdict, or what differs.
         protocol: differing protocol keys with both values.
     """
@@ -133,6 +137,7 @@ class BenchmarkRows:
         for row in dict.fromkeys((*self._sides[0], *self._sides[1])):
             a, b = (side.get(row) for side in self._sides)
             if a is None or b is None:
+                found += self._lone(a, b)
                 continue
             if a.protocol_hash != b.protocol_hash:
                 found += _refused(a, b)
@@ -158,9 +163,26 @@ class BenchmarkRows:
                     )
                 )
         main = paper.main_prompts(
-            dict.fromkeys(prompt_set for _, _, prompt_set, _ in self._sides[1])
+            dict.fromkeys(prompt_set for _, _, prompt_set, _ in self._sides[1] or self._sides[0])
         )
         return [c if c.prompt_set in main else replace(c, headline=False) for c in found]
+
+    def _lone(self, a: Result | None, b: Result | None) -> list[Change]:
+        """The headline values of HQ-SAM that only one revision has; the answer must not pass over them."""
+        own, side, verdict = (b, self._b, "only in B") if a is None else (a, self._a, "only in A")
+        assert own is not None
+        if own.system != hq_system(side, self.benchmark):
+            return []
+        bare = [_bare(own, own, name) for name in _names(own, own) if name in own.score.headline]
+        return [
+            replace(
+                change,
+                a=None if a is None else a.shown(change.metric),
+                b=None if b is None else b.shown(change.metric),
+                verdict=verdict,
+            )
+            for change in bare
+        ]
 
     def _change(self, a: Result, b: Result, metric: str, strata: Strata) -> Change:
         means: list[float | None] = []

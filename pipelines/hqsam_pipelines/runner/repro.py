@@ -95,8 +95,13 @@ def run(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = F
             project's.
     """
     env.prepare()
+    with queued(root, targets):
+        return alone(root, targets, workers=workers, force=force)
+
+
+def alone(root: Path, targets: Sequence[str], *, workers: int = 2, force: bool = False) -> Outcome:
+    """Bring the targets up to date inside a block of `queued`; see `run`."""
     with _interrupts_are_said(), contextlib.ExitStack() as stack:
-        stack.enter_context(queued(root, targets))
 
         def fork(repo: Any, stages: Mapping[str, Any]) -> None:
             stack.enter_context(dvc_forks.started(root, repo, stages))
@@ -150,7 +155,7 @@ def plan(
 
 @contextlib.contextmanager
 def _interrupts_are_said() -> Iterator[None]:
-    """Say at once that Ctrl-C was heard; the stages need a moment to end."""
+    """Say at once that Ctrl-C, SIGTERM or SIGHUP was heard, and end as after Ctrl-C; the stages need a moment to end."""
 
     def stop(number: int, frame: object) -> None:
         say("stopping; what is finished stays, and the next run goes on from there", err=True)
@@ -160,11 +165,16 @@ def _interrupts_are_said() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    old = signal.signal(signal.SIGINT, stop)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # `nohup` ignores SIGHUP, and that stays so
+    old = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+    for number in old:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, old)
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 def write(outcome: Outcome, path: Path) -> None:
