@@ -25,7 +25,7 @@ from hqsam.model.device import pick_device
 from hqsam.model.options import ModelOptions
 from hqsam.prediction import passes
 from hqsam.prediction.options import PredictOptions
-from hqsam.prediction.parts import ABOUT, Job, write_parts
+from hqsam.prediction.parts import ABOUT, INPUTS, Job, write_parts
 from hqsam_base import atomic
 from hqsam_base.errors import UserError
 from hqsam_base.locks import FileLock
@@ -33,7 +33,6 @@ from hqsam_base.progress import Progress
 
 VERSION = 1
 HEAD = "hq_head.safetensors"
-_INPUTS = "inputs.json"
 Row = dict[str, Any]
 
 
@@ -91,7 +90,7 @@ def predict(
                 write_parts(job, images, work, what=out.name, progress=progress, told=figures)
             summary = _summary(inputs, images, job, work, out.name, entries, known)
         atomic.write_json(work / "predict.json", summary)
-        for name in (_INPUTS, ABOUT):
+        for name in (INPUTS, ABOUT):
             (work / name).unlink(missing_ok=True)
         shutil.rmtree(out, ignore_errors=True)
         work.replace(out)
@@ -196,7 +195,7 @@ def _partial_folder(out: Path, fingerprint: str) -> Iterator[Path]:
             "another process is writing these predictions", file=out, cure="wait for it, or end it"
         )
     try:
-        note = work / _INPUTS
+        note = work / INPUTS
         if not note.is_file() or note.read_bytes() != atomic.json_bytes(
             {"fingerprint": fingerprint}
         ):
@@ -250,7 +249,7 @@ def _summary(
         "resize": job.options.resize,
         "mask_prompt": job.options.mask_prompt,
         "precision": job.options.precision,
-        "device": pick_device(job.options.device).type,
+        "device": told.get("device") or pick_device(job.options.device).type,
         # What is computed together decides the last bits, and these now and then a pixel.
         "arithmetic": {
             "threads": torch.get_num_threads(),

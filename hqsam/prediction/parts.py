@@ -12,11 +12,12 @@ import itertools
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,13 @@ import pyarrow as pa
 import torch
 
 from hqsam import systems
+from hqsam.model.device import pick_device
 from hqsam.prediction.options import PredictOptions
 from hqsam.prediction.passes import BenchmarkImages, Engine, Figures
 from hqsam.prediction.rows import SCHEMA, MaskRows, table
+from hqsam_base import ray_files, ray_parts
 from hqsam_base.atomic import write_json
+from hqsam_base.digest import sha256_file
 from hqsam_base.errors import UserError
 from hqsam_base.processes import end_with_parent
 from hqsam_base.progress import Progress
@@ -35,6 +39,9 @@ from hqsam_datasets.formats import manifest
 
 ABOUT = "systems.json"
 """What the summary says of the systems, until it is written."""
+
+INPUTS = "inputs.json"
+"""The digest of all that the parts depend on, in the folder of unfinished work."""
 
 PROCESSES_VARIABLE = "HQSAM_PREDICT_PROCESSES"
 """Environment variable: how many processes predict; by default one per GPU, or one. It changes no byte, so it is no parameter."""
@@ -125,8 +132,13 @@ def write_parts(
     count = process_count(job.options, len(todo))
     figures = Figures()
     failed: dict[int, Exception] = {}
-    if count > 1:
-        for number, found in _in_processes(job, folder, todo, count):
+    elsewhere = None
+    if todo and ray_parts.asked():
+        elsewhere = _on_ray(job, folder, todo)
+    elif count > 1:
+        elsewhere = _in_processes(job, folder, todo, count)
+    if elsewhere is not None:
+        for number, found in elsewhere:
             if isinstance(found, Figures):
                 figures.add(found)
             else:
@@ -186,12 +198,19 @@ class _Writer:
 
     def __init__(self, job: Job, images: BenchmarkImages, folder: Path) -> None:
         torch.set_num_threads(job.options.threads or torch.get_num_threads())
+        self.job = job
         self._images = images
         opened, lost = _opened(job)
         self._engine = Engine(
             [(e.name, opened[e.name]) for e in job.entries if e.name in opened], job.options
         )
-        write_json(folder / ABOUT, _about(job.entries, opened, images, lost))
+        device = pick_device(job.options.device).type  # where the parts are made: perhaps a node
+        self._about = {"device": device, **_about(job.entries, opened, images, lost)}
+        self.tell(folder)
+
+    def tell(self, folder: Path) -> None:
+        """Write `ABOUT` into the folder of the parts."""
+        write_json(folder / ABOUT, self._about)
 
     def write(
         self, folder: Path, parts: Mapping[int, range], told: Callable[[int], None]
@@ -354,3 +373,75 @@ def _begin(job: Job, numbers: Any, folder: Path) -> None:
 
 def _write(folder: Path, number: int, span: range) -> tuple[Figures, dict[int, Exception]]:
     return _mine[0].write(folder, {number: span}, lambda some: None)
+
+
+# ---- nodes of a Ray cluster ----
+
+
+@dataclass(frozen=True)
+class _OnNode:
+    """What a task on a node works on.
+
+    Attributes:
+        job: its files are the node's copies where there is no common file system.
+        folder: the parts' folder, as text: it is no input, and so is not sent.
+        by_url: folder in `HQSAM_PARTS_URL` for the parts of this job; None: `folder` is everybody's.
+        url: of the store.
+    """
+
+    job: Job
+    folder: str
+    by_url: str | None
+    url: str = ""
+
+
+def _on_ray(
+    job: Job, folder: Path, todo: Mapping[int, range]
+) -> Iterator[tuple[int, Figures | Exception]]:
+    """Hand the parts to the nodes of the cluster; gives each one's number and how fast it was, or why it failed."""
+    store = ray_files.folder()
+    node_job = _OnNode(job, str(folder.absolute()), None)
+    if store is not None:
+        # Made from the same inputs by the same code: `benchmark.predict` has written it there.
+        inputs = sha256_file(folder / INPUTS)
+        # Shared encodings are a folder of this machine, and would be sent as an input.
+        alone = replace(job, context=replace(job.context, encodings=None))
+        node_job = _OnNode(alone, str(folder.absolute()), f"parts/{inputs}", store.url)
+    tasks = ray_parts.Tasks(
+        _write_on_node, node_job, cpus=job.options.threads or 1, on_gpu=job.options.device != "cpu"
+    )
+    for number, found in tasks.as_done(todo.items()):
+        if store is not None and not isinstance(found, Exception):
+            for name in (ABOUT, part_path(folder, number).name):
+                store.get(f"{node_job.by_url}/{name}", folder / name)
+            store.remove(f"{node_job.by_url}/{part_path(folder, number).name}")
+        yield number, found
+
+
+def _write_on_node(work: _OnNode, item: tuple[int, range]) -> tuple[int, Figures | Exception]:
+    """Write one part; one that is there is not done again."""
+    number, span = item
+    if work.by_url is None:
+        folder = Path(work.folder)
+        if part_path(folder, number).is_file() and (folder / ABOUT).is_file():
+            return number, Figures()
+        return number, _written_here(work.job, folder, number, span)
+    store = ray_files.Folder(work.url)
+    names = (ABOUT, part_path(Path(), number).name)  # the part last: it says that both are there
+    if store.has(f"{work.by_url}/{names[-1]}"):
+        return number, Figures()
+    with tempfile.TemporaryDirectory(prefix="hqsam-part-") as place:
+        folder = Path(place)
+        found = _written_here(work.job, folder, number, span)
+        if isinstance(found, Figures):
+            for name in names:
+                store.put(folder / name, f"{work.by_url}/{name}")
+    return number, found
+
+
+def _written_here(job: Job, folder: Path, number: int, span: range) -> Figures | Exception:
+    if not _mine or _mine[0].job != job:  # Ray's process, which has done no part of this job yet
+        _mine[:] = [_Writer(job, BenchmarkImages(job.benchmark), folder)]
+    _mine[0].tell(folder)
+    figures, failed = _mine[0].write(folder, {number: span}, lambda some: None)
+    return next(iter(failed.values()), figures)
