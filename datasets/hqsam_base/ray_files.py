@@ -132,7 +132,7 @@ class _Unpickler(pickle.Unpickler):
         if set(files) == {""}:
             return _fetched(store, files[""], _cache() / files[""] / name)
         whole = "\n".join(f"{relative}\0{digest}" for relative, digest in sorted(files.items()))
-        place = _cache() / hashlib.sha256(whole.encode()).hexdigest() / name
+        place: Path = _cache() / hashlib.sha256(whole.encode()).hexdigest() / name
         place.mkdir(parents=True, exist_ok=True)
         for relative, digest in files.items():
             _fetched(store, digest, place / relative)

@@ -25,7 +25,7 @@ from hqsam.model.device import pick_device
 from hqsam.model.options import ModelOptions
 from hqsam.prediction import passes
 from hqsam.prediction.options import PredictOptions
-from hqsam.prediction.parts import ABOUT, INPUTS, Job, write_parts
+from hqsam.prediction.parts import ABOUT, HALVED, INPUTS, Job, halved, write_parts
 from hqsam_base import atomic
 from hqsam_base.errors import UserError
 from hqsam_base.locks import FileLock
@@ -48,6 +48,7 @@ def predict(
     encodings: Path | None = None,
     figures: Callable[[Mapping[str, float]], None] = lambda _: None,
     lenient: bool = False,
+    leases: Path | None = None,
 ) -> Row:
     """Predict every prompt of a benchmark with every system.
 
@@ -67,6 +68,8 @@ def predict(
             that the device waited (`Figures.rates`); not told where all parts were there.
         lenient: leave out a system that cannot be opened, and say why (``failed``); without it none
             is predicted then.
+        leases: folder of the leases of GPUs (`hqsam.model.leases`), which other stages of the
+            checkout take, too; None: every GPU is taken, whoever uses it.
 
     Returns:
         The content of ``predict.json``.
@@ -85,12 +88,12 @@ def predict(
             known = {e.name: kind.write(e, benchmark, work) for e, kind in given.items()}
             mine = tuple(e for e in entries if e not in given)
             context = systems.Context(model, inputs.head, options, shared)
-            job = Job(benchmark, context, mine, lenient)
+            job = Job(benchmark, context, mine, lenient, leases)
             if mine:
                 write_parts(job, images, work, what=out.name, progress=progress, told=figures)
             summary = _summary(inputs, images, job, work, out.name, entries, known)
         atomic.write_json(work / "predict.json", summary)
-        for name in (INPUTS, ABOUT):
+        for name in (INPUTS, ABOUT, HALVED):
             (work / name).unlink(missing_ok=True)
         shutil.rmtree(out, ignore_errors=True)
         work.replace(out)
@@ -256,6 +259,7 @@ def _summary(
             "batch_images": job.options.batch_images,
             "images_per_part": job.options.images_per_part,
             "prompts_per_pass": job.options.prompts_per_pass,
+            **halved(work),
         },
         "checkpoint_digest": inputs.checkpoint_digest,
         "prompts_digest": inputs.prompts_digest,

@@ -25,16 +25,18 @@ import pyarrow as pa
 import torch
 
 from hqsam import systems
+from hqsam.model import leases
 from hqsam.model.device import pick_device
 from hqsam.prediction.options import PredictOptions
 from hqsam.prediction.passes import BenchmarkImages, Engine, Figures
 from hqsam.prediction.rows import SCHEMA, MaskRows, table
 from hqsam_base import ray_files, ray_parts
-from hqsam_base.atomic import write_json
+from hqsam_base.atomic import read_json, write_json
 from hqsam_base.digest import sha256_file
 from hqsam_base.errors import UserError
 from hqsam_base.processes import end_with_parent
 from hqsam_base.progress import Progress
+from hqsam_base.terminal import say
 from hqsam_datasets.formats import manifest
 
 ABOUT = "systems.json"
@@ -42,6 +44,9 @@ ABOUT = "systems.json"
 
 INPUTS = "inputs.json"
 """The digest of all that the parts depend on, in the folder of unfinished work."""
+
+HALVED = "halved.json"
+"""Options that some part came down to for want of memory, there."""
 
 PROCESSES_VARIABLE = "HQSAM_PREDICT_PROCESSES"
 """Environment variable: how many processes predict; by default one per GPU, or one. It changes no byte, so it is no parameter."""
@@ -56,12 +61,14 @@ class Job:
         context: What the systems are opened with.
         entries: Theirs.
         lenient: Leave out a system that cannot be opened, and say why in `ABOUT`.
+        leases: Folder of the leases of GPUs (`hqsam.model.leases`); None: GPUs are taken without.
     """
 
     benchmark: Path
     context: systems.Context
     entries: tuple[systems.Entry, ...]
     lenient: bool = False
+    leases: Path | None = None
 
     @property
     def options(self) -> PredictOptions:
@@ -91,8 +98,30 @@ def spans(
     return found
 
 
-def process_count(options: PredictOptions, n_parts: int) -> int:
+@contextlib.contextmanager
+def _devices(job: Job, n_parts: int, on_ray: bool) -> Iterator[list[str]]:
+    """The GPUs of this stage: leased where the job says how, at most one for each part; none on the CPU."""
+    there = leases.visible() if job.options.device != "cpu" else []
+    if job.leases is None or on_ray or not there or not n_parts:
+        yield there
+        return
+    with leases.leased(
+        job.leases,
+        least=1,
+        most=process_count(job.options, n_parts, there),
+        owner=f"predict {job.benchmark.name}",
+        say=lambda line: say(line, err=True),
+    ) as mine:
+        yield mine
+
+
+def process_count(options: PredictOptions, n_parts: int, devices: Sequence[str]) -> int:
     """Processes to use: the environment's number, else one per GPU, or one; no more than there are parts.
+
+    Args:
+        options: how it is predicted.
+        n_parts: that are to be written.
+        devices: GPUs that the stage has.
 
     Raises:
         UserError: the environment holds no positive number.
@@ -104,8 +133,7 @@ def process_count(options: PredictOptions, n_parts: int) -> int:
             key=PROCESSES_VARIABLE,
             cure="set it to 1 or more",
         )
-    gpus = torch.cuda.device_count() if options.device != "cpu" else 0
-    return max(1, min(int(given) if given else gpus, n_parts))
+    return max(1, min(int(given) if given else len(devices), n_parts))
 
 
 def write_parts(
@@ -129,27 +157,31 @@ def write_parts(
     }
     done = len(images) - sum(len(span) for span in todo.values())
     progress(done, len(images), what)
-    count = process_count(job.options, len(todo))
-    figures = Figures()
-    failed: dict[int, Exception] = {}
-    elsewhere = None
-    if todo and ray_parts.asked():
-        elsewhere = _on_ray(job, folder, todo)
-    elif count > 1:
-        elsewhere = _in_processes(job, folder, todo, count)
-    if elsewhere is not None:
-        for number, found in elsewhere:
+    on_ray = bool(todo) and ray_parts.asked()
+    with _devices(job, len(todo), on_ray) as devices:
+        count = process_count(job.options, len(todo), devices)
+        figures = Figures()
+        failed: dict[int, Exception] = {}
+        elsewhere = None
+        if on_ray:
+            elsewhere = _on_ray(job, folder, todo)
+        elif count > 1 or (todo and devices and devices != leases.visible()[:1]):
+            elsewhere = _in_processes(job, folder, todo, count, devices)
+        for number, found in elsewhere or ():
             if isinstance(found, Figures):
                 figures.add(found)
             else:
                 failed[number] = found
             done += len(todo[number])
             progress(done, len(images), what)
-    elif todo:
-        writer = _Writer(job, images, folder)
-        figures, failed = writer.write(
-            folder, todo, lambda some: progress(done + some, len(images), what)
-        )
+        if todo and elsewhere is None:
+            writer = _Writer(job, images, folder)
+            figures, failed = writer.write(
+                folder, todo, lambda some: progress(done + some, len(images), what)
+            )
+    if figures.halved:
+        figures.add(Figures(halved=halved(folder)))
+        write_json(folder / HALVED, figures.halved)
     if failed:
         raise _failure(failed, todo, images, folder)
     if todo:
@@ -186,6 +218,12 @@ def _failure(
         details=[*reason.details, *lines],
         cure=f"run it again once that is mended: only these parts are predicted then{known}",
     )
+
+
+def halved(folder: Path) -> dict[str, int]:
+    """Options that parts of `folder` came down to for want of memory, and the smallest size of each."""
+    found: dict[str, int] = read_json(folder / HALVED) if (folder / HALVED).is_file() else {}
+    return found
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -226,7 +264,7 @@ class _Writer:
             How fast, and what was wrong with the parts that are not written.
         """
         start = time.perf_counter()
-        figures = self._engine.figures = Figures()
+        figures = self._engine.figures = Figures(halved=dict(self._engine.figures.halved))
         failed: dict[int, Exception] = {}
         left = dict(parts)
         while left:  # after a failure the rest goes through anew, without the part
@@ -335,7 +373,7 @@ _mine: list[_Writer] = []
 
 
 def _in_processes(
-    job: Job, folder: Path, todo: Mapping[int, range], count: int
+    job: Job, folder: Path, todo: Mapping[int, range], count: int, devices: Sequence[str]
 ) -> Iterator[tuple[int, Figures | Exception]]:
     """Hand the parts to processes as they become free; gives each one's number and how fast it was, or why it failed."""
     context = multiprocessing.get_context(
@@ -343,7 +381,7 @@ def _in_processes(
     )  # a forked process cannot use CUDA, nor torch's threads
     numbers = context.Value("i", 0)
     with ProcessPoolExecutor(
-        count, mp_context=context, initializer=_begin, initargs=(job, numbers, folder)
+        count, mp_context=context, initializer=_begin, initargs=(job, numbers, folder, devices)
     ) as pool:
         tasks = {pool.submit(_write, folder, number, span): number for number, span in todo.items()}
         try:
@@ -361,13 +399,13 @@ def _in_processes(
                 task.cancel()
 
 
-def _begin(job: Job, numbers: Any, folder: Path) -> None:
+def _begin(job: Job, numbers: Any, folder: Path, devices: Sequence[str]) -> None:
     end_with_parent(signal.SIGKILL)  # parts are atomic, nothing needs to be tidied
     with numbers.get_lock():
         number = numbers.value
         numbers.value += 1
-    if job.options.device != "cpu" and torch.cuda.is_available():
-        torch.cuda.set_device(number % torch.cuda.device_count())
+    if devices:  # before CUDA is asked for the first time here: it reads this once
+        os.environ |= leases.environment([devices[number % len(devices)]])
     _mine.append(_Writer(job, BenchmarkImages(job.benchmark), folder))
 
 
@@ -405,7 +443,7 @@ def _on_ray(
         # Made from the same inputs by the same code: `benchmark.predict` has written it there.
         inputs = sha256_file(folder / INPUTS)
         # Shared encodings are a folder of this machine, and would be sent as an input.
-        alone = replace(job, context=replace(job.context, encodings=None))
+        alone = replace(job, context=replace(job.context, encodings=None), leases=None)
         node_job = _OnNode(alone, str(folder.absolute()), f"parts/{inputs}", store.url)
     tasks = ray_parts.Tasks(
         _write_on_node, node_job, cpus=job.options.threads or 1, on_gpu=job.options.device != "cpu"
