@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import importlib
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -108,12 +109,17 @@ class Tasks:
         finally:
             self._cancel(pending)
 
-    def as_done(self, arguments: Iterable[Any]) -> Iterator[Any]:
-        """Yield the results as the tasks end."""
-        left = [self.start(argument) for argument in arguments]
+    def as_done(self, arguments: Iterable[Any], *, ahead: int = 2) -> Iterator[Any]:
+        """Yield the results as the tasks end; `ahead` tasks for each slot are under way.
+
+        Ray looks at all of them whenever one ends: ten thousand at a time cost seconds each.
+        """
+        waiting = iter(arguments)
+        left = [self.start(one) for one in itertools.islice(waiting, ahead * max(1, self.slots))]
         try:
             while left:
                 done, left = self._ray.wait(left, num_returns=1)
+                left += [self.start(one) for one in itertools.islice(waiting, 1)]
                 yield self.result(done[0])
         finally:
             self._cancel(left)

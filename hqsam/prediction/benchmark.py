@@ -24,8 +24,10 @@ from hqsam.model import checkpoint
 from hqsam.model.device import pick_device
 from hqsam.model.options import ModelOptions
 from hqsam.prediction import passes
+from hqsam.prediction.on_nodes import INPUTS
 from hqsam.prediction.options import PredictOptions
-from hqsam.prediction.parts import ABOUT, HALVED, INPUTS, Job, halved, write_parts
+from hqsam.prediction.part import ABOUT, Job
+from hqsam.prediction.parts import HALVED, halved, write_parts
 from hqsam_base import atomic
 from hqsam_base.errors import UserError
 from hqsam_base.locks import FileLock

@@ -13,6 +13,8 @@ import torch
 
 from hqsam.model import leases
 from hqsam.prediction import parts
+from hqsam.prediction.options import PredictOptions
+from hqsam.prediction.part import Job
 from hqsam.systems import Context
 from tests import REPOSITORY
 
@@ -72,8 +74,8 @@ def test_a_predict_stage_takes_a_process_for_each_device_that_is_free(
     owner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(parts.PROCESSES_VARIABLE, raising=False)
-    options = parts.PredictOptions(device="auto")
-    job = parts.Job(tmp_path, Context(None, None, options), (), leases=tmp_path)
+    options = PredictOptions(device="auto")
+    job = Job(tmp_path, Context(None, None, options), (), leases=tmp_path)
     with parts._devices(job, 5, on_ray=False) as mine:
         assert mine == ["2"] and parts.process_count(options, 5, mine) == 1
     owner.kill()
