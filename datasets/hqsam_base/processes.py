@@ -1,7 +1,8 @@
 """Ordered work in processes: results come back in the order of the items, whatever the number of workers.
 
 `Crew` forks from a server and is for items that are read on the way; `run_parts` forks from the
-caller, so that large columns in its memory reach the processes without a copy.
+caller, so that large columns in its memory reach the processes without a copy. With
+`HQSAM_EXECUTOR=ray` and a cluster the same items are Ray's tasks (`hqsam_base.ray_parts`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
+from hqsam_base import ray_parts
 from hqsam_base.progress import Progress
 
 Item = TypeVar("Item")
@@ -117,7 +119,7 @@ class Crew(Generic[Item, Result]):
     def prepare(self, workers: int) -> None:
         """Use `workers` processes, and start their fork server early; 1: work in this process."""
         self.workers = workers
-        if workers > 1:
+        if workers > 1 and not ray_parts.asked():
             # NumPy reads it when the server loads it: with threads of its own they run at a fifth
             # of the speed.
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -133,6 +135,9 @@ class Crew(Generic[Item, Result]):
         if self.workers <= 1:
             yield from map(self._function, items)
             return
+        if ray_parts.asked():
+            yield from ray_parts.Tasks(_apply, self._function).in_order(items, ahead=self._ahead)
+            return
         self._pool = pool = ProcessPoolExecutor(self.workers, self._context, initializer=_begin)
         pending: collections.deque[Future[Result]] = collections.deque()
         for item in items:
@@ -145,6 +150,10 @@ class Crew(Generic[Item, Result]):
                 self._ending = threading.Thread(target=self._end)
                 self._ending.start()
             yield result
+
+
+def _apply(function: Callable[[Any], Any], item: Any) -> Any:
+    return function(item)
 
 
 def ordered_map(
@@ -182,6 +191,12 @@ def run_parts(
     if workers <= 1 or total < 2:
         for number in range(total):
             yield function(job, number)
+            progress(number + 1, total, what)
+        return
+    if ray_parts.asked():
+        tasks = ray_parts.Tasks(function, job)
+        for number, result in enumerate(tasks.in_order(range(total))):
+            yield result
             progress(number + 1, total, what)
         return
     _INHERITED[:] = [(function, job)]

@@ -24,8 +24,10 @@ from hqsam.model import checkpoint
 from hqsam.model.device import pick_device
 from hqsam.model.options import ModelOptions
 from hqsam.prediction import passes
+from hqsam.prediction.on_nodes import INPUTS
 from hqsam.prediction.options import PredictOptions
-from hqsam.prediction.parts import ABOUT, Job, write_parts
+from hqsam.prediction.part import ABOUT, Job
+from hqsam.prediction.parts import HALVED, halved, write_parts
 from hqsam_base import atomic
 from hqsam_base.errors import UserError
 from hqsam_base.locks import FileLock
@@ -33,7 +35,6 @@ from hqsam_base.progress import Progress
 
 VERSION = 1
 HEAD = "hq_head.safetensors"
-_INPUTS = "inputs.json"
 Row = dict[str, Any]
 
 
@@ -49,6 +50,7 @@ def predict(
     encodings: Path | None = None,
     figures: Callable[[Mapping[str, float]], None] = lambda _: None,
     lenient: bool = False,
+    leases: Path | None = None,
 ) -> Row:
     """Predict every prompt of a benchmark with every system.
 
@@ -68,6 +70,8 @@ def predict(
             that the device waited (`Figures.rates`); not told where all parts were there.
         lenient: leave out a system that cannot be opened, and say why (``failed``); without it none
             is predicted then.
+        leases: folder of the leases of GPUs (`hqsam.model.leases`), which other stages of the
+            checkout take, too; None: every GPU is taken, whoever uses it.
 
     Returns:
         The content of ``predict.json``.
@@ -86,12 +90,12 @@ def predict(
             known = {e.name: kind.write(e, benchmark, work) for e, kind in given.items()}
             mine = tuple(e for e in entries if e not in given)
             context = systems.Context(model, inputs.head, options, shared)
-            job = Job(benchmark, context, mine, lenient)
+            job = Job(benchmark, context, mine, lenient, leases)
             if mine:
                 write_parts(job, images, work, what=out.name, progress=progress, told=figures)
             summary = _summary(inputs, images, job, work, out.name, entries, known)
         atomic.write_json(work / "predict.json", summary)
-        for name in (_INPUTS, ABOUT):
+        for name in (INPUTS, ABOUT, HALVED):
             (work / name).unlink(missing_ok=True)
         shutil.rmtree(out, ignore_errors=True)
         work.replace(out)
@@ -196,7 +200,7 @@ def _partial_folder(out: Path, fingerprint: str) -> Iterator[Path]:
             "another process is writing these predictions", file=out, cure="wait for it, or end it"
         )
     try:
-        note = work / _INPUTS
+        note = work / INPUTS
         if not note.is_file() or note.read_bytes() != atomic.json_bytes(
             {"fingerprint": fingerprint}
         ):
@@ -250,13 +254,14 @@ def _summary(
         "resize": job.options.resize,
         "mask_prompt": job.options.mask_prompt,
         "precision": job.options.precision,
-        "device": pick_device(job.options.device).type,
+        "device": told.get("device") or pick_device(job.options.device).type,
         # What is computed together decides the last bits, and these now and then a pixel.
         "arithmetic": {
             "threads": torch.get_num_threads(),
             "batch_images": job.options.batch_images,
             "images_per_part": job.options.images_per_part,
             "prompts_per_pass": job.options.prompts_per_pass,
+            **halved(work),
         },
         "checkpoint_digest": inputs.checkpoint_digest,
         "prompts_digest": inputs.prompts_digest,

@@ -8,58 +8,32 @@ but the span.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import torch
-
-from hqsam import systems
+from hqsam.model import leases
+from hqsam.prediction import on_nodes
 from hqsam.prediction.options import PredictOptions
-from hqsam.prediction.passes import BenchmarkImages, Engine, Figures
-from hqsam.prediction.rows import SCHEMA, MaskRows, table
-from hqsam_base.atomic import write_json
+from hqsam.prediction.part import Job, PartWriter, part_path
+from hqsam.prediction.passes import BenchmarkImages, Figures
+from hqsam_base import ray_parts
+from hqsam_base.atomic import read_json, write_json
 from hqsam_base.errors import UserError
 from hqsam_base.processes import end_with_parent
 from hqsam_base.progress import Progress
-from hqsam_datasets.formats import manifest
+from hqsam_base.terminal import say
 
-ABOUT = "systems.json"
-"""What the summary says of the systems, until it is written."""
+HALVED = "halved.json"
+"""Options that some part came down to for want of memory, there."""
 
 PROCESSES_VARIABLE = "HQSAM_PREDICT_PROCESSES"
 """Environment variable: how many processes predict; by default one per GPU, or one. It changes no byte, so it is no parameter."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a process needs to predict.
-
-    Attributes:
-        benchmark: Folder of the index stage.
-        context: What the systems are opened with.
-        entries: Theirs.
-        lenient: Leave out a system that cannot be opened, and say why in `ABOUT`.
-    """
-
-    benchmark: Path
-    context: systems.Context
-    entries: tuple[systems.Entry, ...]
-    lenient: bool = False
-
-    @property
-    def options(self) -> PredictOptions:
-        """Protocol and sizes."""
-        return self.context.options
 
 
 def spans(
@@ -84,8 +58,30 @@ def spans(
     return found
 
 
-def process_count(options: PredictOptions, n_parts: int) -> int:
+@contextlib.contextmanager
+def _devices(job: Job, n_parts: int, on_ray: bool) -> Iterator[list[str]]:
+    """The GPUs of this stage: leased where the job says how, at most one for each part; none on the CPU."""
+    there = leases.visible() if job.options.device != "cpu" else []
+    if job.leases is None or on_ray or not there or not n_parts:
+        yield there
+        return
+    with leases.leased(
+        job.leases,
+        least=1,
+        most=process_count(job.options, n_parts, there),
+        owner=f"predict {job.benchmark.name}",
+        say=lambda line: say(line, err=True),
+    ) as mine:
+        yield mine
+
+
+def process_count(options: PredictOptions, n_parts: int, devices: Sequence[str]) -> int:
     """Processes to use: the environment's number, else one per GPU, or one; no more than there are parts.
+
+    Args:
+        options: how it is predicted.
+        n_parts: that are to be written.
+        devices: GPUs that the stage has.
 
     Raises:
         UserError: the environment holds no positive number.
@@ -97,8 +93,7 @@ def process_count(options: PredictOptions, n_parts: int) -> int:
             key=PROCESSES_VARIABLE,
             cure="set it to 1 or more",
         )
-    gpus = torch.cuda.device_count() if options.device != "cpu" else 0
-    return max(1, min(int(given) if given else gpus, n_parts))
+    return max(1, min(int(given) if given else len(devices), n_parts))
 
 
 def write_parts(
@@ -122,22 +117,31 @@ def write_parts(
     }
     done = len(images) - sum(len(span) for span in todo.values())
     progress(done, len(images), what)
-    count = process_count(job.options, len(todo))
-    figures = Figures()
-    failed: dict[int, Exception] = {}
-    if count > 1:
-        for number, found in _in_processes(job, folder, todo, count):
+    on_ray = bool(todo) and ray_parts.asked()
+    with _devices(job, len(todo), on_ray) as devices:
+        count = process_count(job.options, len(todo), devices)
+        figures = Figures()
+        failed: dict[int, Exception] = {}
+        elsewhere = None
+        if on_ray:
+            elsewhere = on_nodes.on_ray(job, folder, todo)
+        elif count > 1 or (todo and devices and devices != leases.visible()[:1]):
+            elsewhere = _in_processes(job, folder, todo, count, devices)
+        for number, found in elsewhere or ():
             if isinstance(found, Figures):
                 figures.add(found)
             else:
                 failed[number] = found
             done += len(todo[number])
             progress(done, len(images), what)
-    elif todo:
-        writer = _Writer(job, images, folder)
-        figures, failed = writer.write(
-            folder, todo, lambda some: progress(done + some, len(images), what)
-        )
+        if todo and elsewhere is None:
+            writer = PartWriter(job, images, folder)
+            figures, failed = writer.write(
+                folder, todo, lambda some: progress(done + some, len(images), what)
+            )
+    if figures.halved:
+        figures.add(Figures(halved=halved(folder)))
+        write_json(folder / HALVED, figures.halved)
     if failed:
         raise _failure(failed, todo, images, folder)
     if todo:
@@ -145,8 +149,6 @@ def write_parts(
 
 
 _NAMED = 10
-_OF_A_PART = (UserError, ValueError, RuntimeError)
-"""What images and prompts cause, and torch with them: the next part may be free of it. A full disk is not."""
 
 
 def _failure(
@@ -176,147 +178,20 @@ def _failure(
     )
 
 
-def part_path(folder: Path, number: int) -> Path:
-    """The file of a part."""
-    return folder / f"part-{number:05d}.parquet"
-
-
-class _Writer:
-    """The systems and the images, ready to write parts; and `ABOUT`, which only opened systems know."""
-
-    def __init__(self, job: Job, images: BenchmarkImages, folder: Path) -> None:
-        torch.set_num_threads(job.options.threads or torch.get_num_threads())
-        self._images = images
-        opened, lost = _opened(job)
-        self._engine = Engine(
-            [(e.name, opened[e.name]) for e in job.entries if e.name in opened], job.options
-        )
-        write_json(folder / ABOUT, _about(job.entries, opened, images, lost))
-
-    def write(
-        self, folder: Path, parts: Mapping[int, range], told: Callable[[int], None]
-    ) -> tuple[Figures, dict[int, Exception]]:
-        """Predict spans and write each as a part, while the next is predicted.
-
-        Args:
-            folder: for the parts.
-            parts: their numbers and images.
-            told: hears how many images are decoded.
-
-        Returns:
-            How fast, and what was wrong with the parts that are not written.
-        """
-        start = time.perf_counter()
-        figures = self._engine.figures = Figures()
-        failed: dict[int, Exception] = {}
-        left = dict(parts)
-        while left:  # after a failure the rest goes through anew, without the part
-            try:
-                self._write(folder, left, failed, told)
-            except _OF_A_PART as error:
-                number = next(iter(left))
-                del left[number]
-                failed[number] = error
-        figures.wall_s = time.perf_counter() - start
-        return figures, failed
-
-    def _write(
-        self,
-        folder: Path,
-        left: dict[int, range],
-        failed: dict[int, Exception],
-        told: Callable[[int], None],
-    ) -> None:
-        """Write parts, and take each out of `left` as it is decoded; what fails then is noted in `failed`."""
-
-        def finish(number: int, written: Future[None]) -> None:
-            try:
-                written.result()
-            except _OF_A_PART as error:
-                failed[number] = error
-
-        with (
-            ThreadPoolExecutor(1) as thread,
-            contextlib.closing(self._engine.run(self._images, list(left.values()))) as found,
-        ):
-            before: list[tuple[int, Future[None]]] = []
-            try:
-                for number, span in list(left.items()):
-                    rows = []
-                    for of_image in itertools.islice(found, len(span)):
-                        rows.append(of_image)
-                        told(self._engine.figures.images)
-                    while before:
-                        finish(*before.pop())
-                    written = thread.submit(_write_part, part_path(folder, number), rows)
-                    before.append((number, written))
-                    del left[number]
-            finally:
-                while before:
-                    finish(*before.pop())
-
-
-def _opened(job: Job) -> tuple[dict[str, Any], dict[str, str]]:
-    """Open the systems; gives those that can be opened, and why others cannot.
-
-    Raises:
-        UserError: one cannot, and the job is not lenient; or none can.
-    """
-    opened: dict[str, Any] = {}
-    lost: dict[str, str] = {}
-    for entry in job.entries:
-        try:
-            one = systems.load(entry.options.kind).open(entry, job.context)
-            if isinstance(one, systems.Derived) and one.of in lost:
-                raise UserError(f"{one.of}, which it changes, was not opened")
-            opened[entry.name] = one
-        except (UserError, RuntimeError) as error:  # what torch raises, memory's end included
-            if not job.lenient or (len(lost) + 1 == len(job.entries)):
-                raise
-            problem = error.problem if isinstance(error, UserError) else str(error)
-            reason = next(iter(problem.splitlines()), type(error).__name__)
-            kind = systems.load(entry.options.kind)
-            lost |= {system.name: reason for system in kind.systems(entry)}
-    return opened, lost
-
-
-def _write_part(path: Path, rows: Sequence[Sequence[MaskRows]]) -> None:
-    whole = pa.concat_tables([SCHEMA.empty_table(), *map(table, rows)])
-    manifest.write_table(path, whole, schema=SCHEMA, sort_by=("key", "prompt_id", "system"))
-
-
-def _about(
-    entries: Sequence[systems.Entry],
-    opened: Mapping[str, Any],
-    images: BenchmarkImages,
-    lost: Mapping[str, str],
-) -> dict[str, Any]:
-    """Protocol blocks by system, the prompt sets that a system cannot use, and why systems were not opened."""
-    protocols: dict[str, Any] = {}
-    unsupported: dict[str, list[str]] = {name: sorted(images.parts) for name in lost}
-    for entry in (entry for entry in entries if entry.name in opened):
-        one = opened[entry.name]
-        for system in systems.load(entry.options.kind).systems(entry):
-            if one.protocol:
-                protocols[system.name] = dict(one.protocol)
-            lacking = (
-                unsupported.get(one.of, [])
-                if isinstance(one, systems.Derived)
-                else [name for name, parts in images.parts.items() if not parts <= one.takes]
-            )
-            if lacking:
-                unsupported[system.name] = sorted(lacking)
-    return {"protocols": protocols, "unsupported": unsupported, "failed": dict(lost)}
+def halved(folder: Path) -> dict[str, int]:
+    """Options that parts of `folder` came down to for want of memory, and the smallest size of each."""
+    found: dict[str, int] = read_json(folder / HALVED) if (folder / HALVED).is_file() else {}
+    return found
 
 
 # ---- several processes ----
 
-_mine: list[_Writer] = []
+_mine: list[PartWriter] = []
 """The writer of this process, where it is one of several."""
 
 
 def _in_processes(
-    job: Job, folder: Path, todo: Mapping[int, range], count: int
+    job: Job, folder: Path, todo: Mapping[int, range], count: int, devices: Sequence[str]
 ) -> Iterator[tuple[int, Figures | Exception]]:
     """Hand the parts to processes as they become free; gives each one's number and how fast it was, or why it failed."""
     context = multiprocessing.get_context(
@@ -324,7 +199,7 @@ def _in_processes(
     )  # a forked process cannot use CUDA, nor torch's threads
     numbers = context.Value("i", 0)
     with ProcessPoolExecutor(
-        count, mp_context=context, initializer=_begin, initargs=(job, numbers, folder)
+        count, mp_context=context, initializer=_begin, initargs=(job, numbers, folder, devices)
     ) as pool:
         tasks = {pool.submit(_write, folder, number, span): number for number, span in todo.items()}
         try:
@@ -342,14 +217,14 @@ def _in_processes(
                 task.cancel()
 
 
-def _begin(job: Job, numbers: Any, folder: Path) -> None:
+def _begin(job: Job, numbers: Any, folder: Path, devices: Sequence[str]) -> None:
     end_with_parent(signal.SIGKILL)  # parts are atomic, nothing needs to be tidied
     with numbers.get_lock():
         number = numbers.value
         numbers.value += 1
-    if job.options.device != "cpu" and torch.cuda.is_available():
-        torch.cuda.set_device(number % torch.cuda.device_count())
-    _mine.append(_Writer(job, BenchmarkImages(job.benchmark), folder))
+    if devices:  # before CUDA is asked for the first time here: it reads this once
+        os.environ |= leases.environment([devices[number % len(devices)]])
+    _mine.append(PartWriter(job, BenchmarkImages(job.benchmark), folder))
 
 
 def _write(folder: Path, number: int, span: range) -> tuple[Figures, dict[int, Exception]]:

@@ -11,9 +11,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from hqsam.model.prompt_inputs import group
 from hqsam.prediction import clicks
@@ -30,10 +31,12 @@ from hqsam.prediction.prompt import Prompt
 from hqsam.prediction.rows import MaskRows, Row
 from hqsam.prediction.tracks import Tracks
 from hqsam.systems import Derived, Promptable
+from hqsam.systems.base import Decoded
 from hqsam_base import rle
 from hqsam_base.atomic import read_json
 from hqsam_base.errors import UserError
 from hqsam_base.runs import RleBatch
+from hqsam_base.terminal import say
 from hqsam_datasets.formats import manifest
 from hqsam_datasets.formats.image_files import ImageError
 from hqsam_datasets.formats.images import decode_image
@@ -41,6 +44,8 @@ from hqsam_datasets.formats.tar import TarReader
 
 _AHEAD = 2  # batches of images that are read before they are needed
 _PENDING = 4  # calls a thread that wait for their masks: logits of 16 prompts are 4 MB
+_SIZES = ("batch_images", "prompts_per_pass")
+"""Options that are halved when the device's memory is too small."""
 _PARTS = {"box": "x0", "points": "points", "mask": "rle"}
 """Parts of a prompt and the column of ``prompts.parquet`` that tells whether it is there."""
 
@@ -215,17 +220,21 @@ class Figures:
         prompts: of these images.
         wall_s: from the first image's reading to the last part's writing.
         device_s: of it, inside the systems' own calls: encoding, decoding, refining.
+        halved: options that the memory was too small for, and what they came down to.
     """
 
     images: int = 0
     prompts: int = 0
     wall_s: float = 0.0
     device_s: float = 0.0
+    halved: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: Figures) -> None:
         """Take in the figures of another process, or of another part."""
-        for name, value in vars(other).items():
-            setattr(self, name, getattr(self, name) + value)
+        for name in ("images", "prompts", "wall_s", "device_s"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name, size in other.halved.items():
+            self.halved[name] = min(size, self.halved.get(name, size))
 
     @contextlib.contextmanager
     def on_device(self) -> Iterator[None]:
@@ -271,6 +280,7 @@ class Engine:
         self._promptable = [one for _, one in opened if isinstance(one, Promptable)]
         self._derived = [(name, one) for name, one in opened if isinstance(one, Derived)]
         self._tracks: dict[tuple[str, int], Tracks] = {}
+        self._sizes = {name: getattr(options, name) for name in _SIZES}
 
     def run(
         self, images: BenchmarkImages, spans: Iterable[Sequence[int]]
@@ -306,7 +316,13 @@ class Engine:
         found = [item for item in batch if item is not None]
         with self.figures.on_device():
             encoded = [
-                one.encode([item.inputs[k] for item in found]) if found else []
+                [
+                    image
+                    for _, batch in self._in_memory(
+                        "batch_images", one.encode, [item.inputs[k] for item in found]
+                    )
+                    for image in batch
+                ]
                 for k, one in enumerate(self._promptable)
             ]
         turns = iter(range(len(found)))
@@ -357,14 +373,53 @@ class Engine:
             for places in group([item.prompts[n] for n in mine])
         ]
         for numbers in alike:
-            for start in range(0, len(numbers), self.options.prompts_per_pass):
-                some = numbers[start : start + self.options.prompts_per_pass]
-                with self.figures.on_device():
-                    found = one.decode(image, [item.prompts[n] for n in some])
+            decode = partial(self._decoded, one, image, item)
+            for some, found in self._in_memory("prompts_per_pass", decode, numbers):
                 rows = [item.task.prompts[n] for n in some]
                 for system, decoded in found.items():
                     masks = makers.start(partial(one.to_codes, image, decoded.values))
                     yield MaskRows(rows, system, decoded.iou, masks)
+
+    def _decoded(
+        self, one: Promptable, image: Any, item: _Prepared, numbers: Sequence[int]
+    ) -> Mapping[str, Decoded]:
+        with self.figures.on_device():
+            return one.decode(image, [item.prompts[n] for n in numbers])
+
+    def _in_memory(
+        self, option: str, call: Callable[[list[Any]], Any], items: Sequence[Any]
+    ) -> Iterator[tuple[list[Any], Any]]:
+        """Call a system with at most as many items as `option` says; gives the items and the result of each call.
+
+        When the device's memory is too small, with half as many from then on.
+
+        Raises:
+            torch.OutOfMemoryError: it is too small for one item.
+        """
+        start = 0
+        while start < len(items):
+            some = list(items[start : start + self._sizes[option]])
+            try:
+                found = call(some)
+            except torch.OutOfMemoryError:
+                if len(some) == 1:
+                    raise
+                found = None  # what the error holds of the failed pass is given back first
+            if found is None:
+                self._halve(option, len(some))
+                continue
+            yield some, found
+            start += len(some)
+
+    def _halve(self, option: str, size: int) -> None:
+        self._sizes[option] = self.figures.halved[option] = size // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        say(
+            f"out of memory with predict.{option} = {size}: {size // 2} from here on; the last bits "
+            f"of a mask may depend on it",
+            err=True,
+        )
 
     def _clicked(
         self,

@@ -36,6 +36,7 @@ from hqsam.training.step import Step
 from hqsam.training.train_run import TrainRun
 from hqsam.training.validate import Validation
 from hqsam_base.atomic import write_text
+from hqsam_base.errors import UserError
 from hqsam_base.progress import Progress, silent
 
 STOP = 0
@@ -71,7 +72,7 @@ def train(
     Raises:
         UserError: empty or unpaired shards, missing or unfitting checkpoint, a plan for another
             model size, more processes than views, a stopped training of another kind in `out`, a
-            loss that is not finite, or no epochs for a checkpoint without HQ parameters.
+            loss that is not finite, a memory that is too small, or no epochs for a checkpoint without HQ parameters.
     """
     options, out = run.options, run.out
     device = device_of(options.device if options.epochs else "cpu")
@@ -91,7 +92,18 @@ def train(
                 remove(out / EVENTS)
         n_held_out = 0
         if options.epochs:
-            n_held_out = _learn(ready, state, stack.enter_context(guard.scratch(out, group)))
+            scratch = stack.enter_context(guard.scratch(out, group))
+            try:
+                n_held_out = _learn(ready, state, scratch)
+            except torch.OutOfMemoryError as error:
+                # Not halved in the middle: what shares a pass moves the last bits of every step
+                # after it, and a run that goes on must be the run that was not interrupted.
+                raise UserError(
+                    f"the training ran out of memory ({str(error).partition(chr(10))[0]})",
+                    key="train.micro_batch",
+                    cure="set it to `auto`, or to a smaller number: gradients add up to the same "
+                    "batch_size; train.encode_batch bounds the encoder's calls",
+                ) from error
         return results.finish(ready.model, state, ready.about(n_held_out), run, group)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from hqsam import systems
 from hqsam.model.options import ModelOptions
-from hqsam.prediction import parts, passes
+from hqsam.prediction import part, parts, passes
 from hqsam.prediction.options import PredictOptions
 from hqsam.prediction.passes import BenchmarkImages, Engine
 from hqsam.prediction.postprocess import MaskCodes, MaskPatch
@@ -81,7 +81,7 @@ def _write(folder: Path, one: Promptable, monkeypatch, **options) -> passes.Figu
     chosen = PredictOptions(batch_images=1, threads=1, **options)
     context = systems.Context(ModelOptions(backbone="nano"), folder, chosen)
     with BenchmarkImages(folder) as images:
-        writer = parts._Writer(parts.Job(folder, context, (entry,)), images, folder)
+        writer = part.PartWriter(part.Job(folder, context, (entry,)), images, folder)
         planned = dict(enumerate(parts.spans(len(images), chosen.images_per_part)))
         figures, failed = writer.write(folder, planned, lambda some: None)
     for error in failed.values():
@@ -99,7 +99,7 @@ def test_masks_are_made_while_the_next_image_is_decoded(folder, monkeypatch):
     one.before_masks = next_is_decoded
     figures = _write(folder, one, monkeypatch, images_per_part=64)
     assert (figures.images, figures.prompts) == (5, 20)
-    rows = manifest.read_rows(parts.part_path(folder, 0))
+    rows = manifest.read_rows(part.part_path(folder, 0))
     assert [row["prompt_id"] for row in rows] == sorted(row["prompt_id"] for row in rows)
     assert len(rows) == 20
     assert {row["mask_area"] for row in rows if row["key"] == "img_0"} == {60 * 90}
@@ -108,16 +108,16 @@ def test_masks_are_made_while_the_next_image_is_decoded(folder, monkeypatch):
 
 def test_a_part_is_written_while_the_next_is_decoded(folder, monkeypatch):
     one = StandIn()
-    write = parts.manifest.write_table
+    write = part.manifest.write_table
 
     def slow(path: Path, *words, **options) -> None:
         if path.name == "part-00000.parquet":
             assert one.decoding[2].wait(PATIENCE)
         write(path, *words, **options)
 
-    monkeypatch.setattr(parts.manifest, "write_table", slow)
+    monkeypatch.setattr(part.manifest, "write_table", slow)
     _write(folder, one, monkeypatch, images_per_part=2)
-    found = [manifest.read_rows(parts.part_path(folder, number)) for number in range(3)]
+    found = [manifest.read_rows(part.part_path(folder, number)) for number in range(3)]
     assert [sorted({row["key"] for row in rows}) for rows in found] == [
         ["img_0", "img_1"],
         ["img_2", "img_3"],
@@ -159,7 +159,7 @@ def test_what_goes_wrong_in_a_thread_ends_the_stage(folder, monkeypatch):
     one.before_masks = fail
     with pytest.raises(ArithmeticError, match="cannot be made"):
         _write(folder, one, monkeypatch, images_per_part=1)
-    assert parts.part_path(folder, 0).is_file() and not parts.part_path(folder, 1).exists()
+    assert part.part_path(folder, 0).is_file() and not parts.part_path(folder, 1).exists()
 
 
 def test_the_share_of_waiting_is_what_the_systems_calls_leave():

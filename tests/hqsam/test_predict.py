@@ -357,3 +357,37 @@ def test_options_are_checked():
 
 def test_refused_prompt_is_a_value_error():
     assert issubclass(InputError, ValueError)
+
+
+def test_out_of_memory_halves_the_batch_and_says_so(shared, tmp_path, monkeypatch, capsys) -> None:
+    """A stand-in for a small device: torch's own error for more than two images, or one prompt, at a time."""
+    from hqsam.systems import sam_hq
+
+    def small(call, limit):
+        def limited(self, *given):
+            if len(given[-1]) > limit:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return call(self, *given)
+
+        return limited
+
+    _run(shared, tmp_path / "plain" / "toy-m", batch_images=2, prompts_per_pass=1)
+    for name, limit in (("encode", 2), ("decode", 1)):
+        monkeypatch.setattr(sam_hq.SamHQ, name, small(getattr(sam_hq.SamHQ, name), limit))
+    told = _run(shared, tmp_path / "out" / "toy-m", batch_images=4, prompts_per_pass=2)
+    # The numbers, and what is said of them, are those of a run that asked for as much as fits.
+    parts = [sorted((tmp_path / k / "toy-m").glob("part-*")) for k in ("plain", "out")]
+    assert [p.read_bytes() for p in parts[0]] == [p.read_bytes() for p in parts[1]]
+    assert told["arithmetic"] | {"threads": 1} == {
+        "threads": 1,
+        "batch_images": 2,
+        "images_per_part": 64,
+        "prompts_per_pass": 1,
+    }
+    assert not (tmp_path / "out" / "toy-m" / "halved.json").exists()
+    said = capsys.readouterr().err
+    assert said.count("out of memory with predict.batch_images = 4: 2 from here on") == 1
+    assert said.count("out of memory with predict.prompts_per_pass = 2: 1 from here on") == 1
+    monkeypatch.setattr(sam_hq.SamHQ, "decode", small(sam_hq.SamHQ.decode, 0))
+    with pytest.raises(UserError, match="out of memory"):
+        _run(shared, tmp_path / "none" / "toy-m")

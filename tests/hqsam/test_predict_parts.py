@@ -37,16 +37,18 @@ def test_a_video_is_never_divided_where_frames_follow_each_other() -> None:
 def test_no_more_processes_than_parts(n_parts: int, wanted: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(PROCESSES_VARIABLE, str(wanted))
-        assert process_count(PredictOptions(device="cpu"), n_parts) == max(1, min(wanted, n_parts))
+        assert process_count(PredictOptions(device="cpu"), n_parts, []) == max(
+            1, min(wanted, n_parts)
+        )
         patch.delenv(PROCESSES_VARIABLE)
-        assert process_count(PredictOptions(device="cpu"), n_parts) == 1
+        assert process_count(PredictOptions(device="cpu"), n_parts, []) == 1
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "many", ""])
 def test_a_wrong_number_of_processes_is_named(wrong: str, monkeypatch) -> None:
     monkeypatch.setenv(PROCESSES_VARIABLE, wrong)
     with pytest.raises(UserError, match=PROCESSES_VARIABLE):
-        process_count(PredictOptions(device="cpu"), 3)
+        process_count(PredictOptions(device="cpu"), 3, [])
 
 
 def _run(shared, out: Path):  # noqa: F811

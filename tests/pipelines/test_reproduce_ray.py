@@ -6,11 +6,12 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from hqsam_pipelines.runner import host_client, reproduce, server
+from hqsam_pipelines.runner import doctor_operations, host_client, reproduce, server
 from tests import REPOSITORY
 from tests.pipelines.working_copy import (
     LONG_STAGE,
@@ -105,6 +106,20 @@ def test_a_local_cluster_is_our_own_whatever_a_file_names(
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
         with reproduce._runner(1):
             assert ray.get_runtime_context().gcs_address != address
+
+
+def test_doctor_says_that_the_cluster_runs_another_release(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    (found,) = doctor_operations.ray(tmp_path)
+    assert found.level == "ok" and "2 nodes" in found.detail
+    # The driver that the doctor starts takes itself for another release; the cluster is what it is.
+    (tmp_path / "sitecustomize.py").write_text("import ray; ray.__version__ = '2.1.0'")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    (found,) = doctor_operations.ray(tmp_path)
+    assert found.level == "fail", found
+    assert f"runs Ray {metadata.version('ray')} with Python" in found.detail
 
 
 @pytest.mark.full("a server and a driver of Ray for one signal; the host's own tests send it, too")

@@ -41,6 +41,16 @@ def test_spoiled_parameters_never_replace_what_was_saved(tmp_path, value):
     assert (tmp_path / LAST).read_bytes() == before
 
 
+def test_too_small_a_memory_names_the_key_that_keeps_the_batch(training_set, tmp_path, monkeypatch):
+    def update(self, state, loss, asks):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(Step, "update", update)
+    with pytest.raises(UserError, match="CUDA out of memory") as error:
+        run(training_set, tmp_path / "nano", epochs=1)
+    assert error.value.key == "train.micro_batch" and "auto" in error.value.cure
+
+
 def test_a_run_whose_last_step_diverged_leaves_no_weights(training_set, tmp_path, monkeypatch):
     """No later loss would show it."""
     update = Step.update

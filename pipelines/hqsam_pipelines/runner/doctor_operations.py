@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shutil
 import socket
@@ -122,6 +123,15 @@ def _cluster(address: str, version: str, root: Path) -> Finding:
         "print(sum(n['Alive'] for n in ray.nodes()), 'nodes,', r.get('CPU', 0), 'CPUs,', r.get('GPU', 0), 'GPUs')"
     )
     done = _call([sys.executable, "-c", code], root, RAY_S)
+    other = re.search(r"started with:\s*Ray: (\S+)\s*Python: (\S+)", done.stderr)
+    if done.returncode and other:
+        here = f"Ray {version} and Python {platform.python_version()} are here"
+        cure = "pip install -c constraints.txt '.[ray]' with one Python on all nodes, then start them again"
+        return Finding(
+            "fail",
+            "ray",
+            f"{address} runs Ray {other[1]} with Python {other[2]}, {here}: {cure}",
+        )
     if done.returncode:
         return Finding("fail", "ray", f"{address}: {_end(done.stderr)}; {cure}")
     return Finding("ok", "ray", f"{version}; {address}: {done.stdout.splitlines()[-1]}")

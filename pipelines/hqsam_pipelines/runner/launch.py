@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from hqsam_base.atomic import read_json
@@ -46,12 +47,13 @@ ON_LOOPBACK = {"GLOO_SOCKET_IFNAME": _LOOPBACK, "NCCL_SOCKET_IFNAME": f"={_LOOPB
 """Has processes of one machine talk through its loopback interface."""
 
 
-def train(run: TrainRun, progress: Progress) -> dict[str, Any]:
+def train(run: TrainRun, progress: Progress, *, leases: Path | None = None) -> dict[str, Any]:
     """Train as `run` says, here or in children.
 
     Args:
         run: what to train.
         progress: told how far the work is.
+        leases: folder of the leases of GPUs (`hqsam.model.leases`); None: GPUs are taken without.
 
     Returns:
         The content of meta.json.
@@ -84,8 +86,8 @@ def train(run: TrainRun, progress: Progress) -> dict[str, Any]:
     views = 1 if cycle else read_json(run.prompts / "index.json").get("views", 1)
     n_items = views * read_json(run.shards / "index.json").get("n_samples", 0)
     checks.check_processes(n_items, run.options, processes)
-    with _meeting_places() as places:
-        given = environment(run, places[1])
+    with _leased(run, processes, leases) as devices, _meeting_places() as places:
+        given = environment(run, places[1]) | devices
         _Child(
             command(processes, places[0]),
             given,
@@ -93,6 +95,24 @@ def train(run: TrainRun, progress: Progress) -> dict[str, Any]:
             hang_timeout_s=run.options.hang_timeout_s,
         ).run()
     return _meta(run)
+
+
+@contextlib.contextmanager
+def _leased(run: TrainRun, processes: int, folder: Path | None) -> Iterator[dict[str, str]]:
+    """Variables by which the processes see the GPUs that are theirs; none on the CPU, or without leases."""
+    if folder is None or not _on_gpu(run):
+        yield {}
+        return
+    from hqsam.model import leases
+
+    with leases.leased(
+        folder,
+        least=processes,
+        most=processes,
+        owner=f"train {run.out.name}",
+        say=lambda line: say(line, err=True),
+    ) as mine:
+        yield leases.environment(mine)
 
 
 def _here(run: TrainRun, progress: Progress) -> dict[str, Any]:

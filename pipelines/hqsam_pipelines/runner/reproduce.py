@@ -4,7 +4,8 @@ DVC stays the judge of what is out of date and the keeper of what came out: each
 repro --single-item`, in the order of DVC's own graph, so the result equals `dvc repro` byte for
 byte. Where the stages run is a setting of the environment and never a parameter:
 `HQSAM_EXECUTOR=threads` (default) on this machine, `ray` on a Ray cluster that shares the
-checkout's file system (`RAY_ADDRESS`).
+checkout's file system (`RAY_ADDRESS`). There the stages of `_FANNED_OUT` hand their parts to all
+nodes, too (`hqsam_base.ray_parts`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any, cast
 
 from prefect import flow, task
 
-from hqsam_base import own_code
+from hqsam_base import own_code, ray_files, ray_parts
 from hqsam_base.errors import UserError
 from hqsam_base.processes import send_signal
 from hqsam_base.safe_text import shown
@@ -148,8 +149,14 @@ def _walk(root: Path, plan: Plan, workers: int) -> Outcome:
 
 
 @task(task_run_name="{stage}", persist_result=False)
-def repro_stage(stage: str, root: str, force: bool) -> Any:
+def repro_stage(stage: str, root: str, force: bool, cluster: dict[str, str]) -> Any:
     """Run `dvc repro --single-item` for one stage in a process group of its own, its output passed on line by line.
+
+    Args:
+        stage: Its name.
+        root: The repository.
+        force: Run it even if it is up to date.
+        cluster: The variables that tell the stage where its parts run; a node does not have them.
 
     Returns:
         `Done`, or a failed state with the end of the output: the run must not look well.
@@ -160,7 +167,7 @@ def repro_stage(stage: str, root: str, force: bool) -> Any:
     words = ["--wait-for-lock", "repro", "--single-item", *forced, stage]
     for left in reversed(range(TRIES)):
         lines: list[str] = []
-        with _child(words, root) as process:
+        with _child(words, root, cluster) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 lines.append(shown(line.rstrip()))
@@ -197,19 +204,23 @@ _DVC = [sys.executable, "-m", dvc_forks.MODULE]
 _REPORT = "report"
 _EVALUATION = ("train", "predict", "score")
 """Stages without which the report is partial; without any other one there is none."""
+_FANNED_OUT = ("normalise", "index", "shard", "augment", "predict", "score")
+"""Stages that hand their parts to the cluster (`hqsam_base.processes`, `hqsam.prediction.parts`)."""
+_CLUSTER = ("HQSAM_EXECUTOR", "RAY_ADDRESS", ray_files.URL_VARIABLE)
 _children: set[Child] = set()
 _children_lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def _child(words: list[str], root: str) -> Iterator[Child]:
+def _child(words: list[str], root: str, cluster: dict[str, str]) -> Iterator[Child]:
     """A DVC in a group of its own: a run that is cancelled ends the whole group, not only DVC's process."""
-    process: Child | None = dvc_forks.begin(Path(root), words, _environment())
+    environment = _environment() | cluster
+    process: Child | None = dvc_forks.begin(Path(root), words, environment)
     if process is None:
         process = subprocess.Popen(
             [*_DVC, *words],
             cwd=root,
-            env=_environment(),
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -307,8 +318,15 @@ class _Walk:
     def _start(self, stage: str, runner: Any) -> None:
         del self._waiting[stage]
         self._running += 1
-        parameters = {"stage": stage, "root": str(self._root), "force": stage in self._forced}
-        future = runner.submit(repro_stage, parameters=parameters)
+        there = {name: os.environ[name] for name in _CLUSTER if name in os.environ}
+        parameters = {
+            "stage": stage,
+            "root": str(self._root),
+            "force": stage in self._forced,
+            "cluster": there if ray_parts.asked() else {},
+        }
+        with _room(stage):
+            future = runner.submit(repro_stage, parameters=parameters)
         future.add_done_callback(lambda done, stage=stage: self._done.put((stage, done)))
 
     def _start_partial_report(self, runner: Any) -> bool:
@@ -362,6 +380,18 @@ class _Walk:
         with _children_lock:
             children = list(_children)
         _end_groups(*children)
+
+
+def _room(stage: str) -> contextlib.AbstractContextManager[Any]:
+    """What the stage takes of the cluster while it is submitted: nothing if its parts are tasks of their own.
+
+    It would wait for them with the processor in hand that they wait for.
+    """
+    if not ray_parts.asked() or stage.partition("@")[0] not in _FANNED_OUT:
+        return contextlib.nullcontext()
+    from prefect_ray.context import remote_options
+
+    return cast(contextlib.AbstractContextManager[Any], remote_options(num_cpus=0))
 
 
 def _runner(workers: int) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from hqsam_pipelines.config import env
 from hqsam_pipelines.runner.stage import Job, Stage, main
 
 
@@ -31,6 +32,7 @@ def run(job: Job) -> Any:
         entries=job.params.systems_of(model),
         figures=job.figures.update,
         encodings=job.root / "data" / "encodings" if alike else None,
+        leases=env.make_state_dir(job.root) / "devices",
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from hqsam_pipelines.config import env
 from hqsam_pipelines.runner.stage import Job, Stage, main
 
 
@@ -28,7 +29,8 @@ def run(job: Job) -> Any:
         out=job.root / "models" / job.name,
         seed=params.training_seed(job.name),
     )
-    return launch.train(train_run, job.progress)
+    leases = env.make_state_dir(job.root) / "devices"
+    return launch.train(train_run, job.progress, leases=leases)
 
 
 STAGE = Stage("train", ("models",), run, imports=("torch", "hqsam.training.loop"))
