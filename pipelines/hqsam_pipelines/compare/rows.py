@@ -169,7 +169,8 @@ class BenchmarkRows:
 
     def _lone(self, a: Result | None, b: Result | None) -> list[Change]:
         """The headline values of HQ-SAM that only one revision has; the answer must not pass over them."""
-        own, side, verdict = (b, self._b, "only in B") if a is None else (a, self._a, "only in A")
+        own, side = (b, self._b) if a is None else (a, self._a)
+        verdict: Verdict = "only in B" if a is None else "only in A"
         assert own is not None
         if own.system != hq_system(side, self.benchmark):
             return []
