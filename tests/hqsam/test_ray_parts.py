@@ -23,6 +23,7 @@ from hqsam.prediction.options import PredictOptions
 from hqsam_base import ray_files, ray_parts
 from hqsam_base.processes import ordered_map, run_parts
 from tests import REPOSITORY
+from tests.datasets import trees
 from tests.hqsam.test_predict import _write_benchmark
 from tests.pipelines.servers import s3_server
 from tests.pipelines.working_copy import environment
@@ -158,6 +159,16 @@ def test_one_node_with_a_common_file_system_writes_the_same_and_goes_on(
     seen: list[int] = []
     predict(**given, out=out, progress=lambda done, total, what: seen.append(done))
     assert seen[0] >= 2 and _bytes(out) == plain
+
+
+def test_samples_that_nodes_normalise_are_the_same(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = trees.ecssd(tmp_path / "in", n=12)
+    trees.run("ecssd", archive, tmp_path / "nodes", expected=12, workers=2)
+    monkeypatch.delenv("HQSAM_EXECUTOR")
+    trees.run("ecssd", archive, tmp_path / "here", expected=12, workers=1)
+    assert trees.contents(tmp_path / "nodes") == trees.contents(tmp_path / "here")
 
 
 def test_a_store_that_does_not_serve_is_one_message(

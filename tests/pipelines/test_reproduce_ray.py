@@ -36,6 +36,15 @@ stages:
       cmd: touch begin-${key} && timeout 90 sh -c 'until test -e begin-${item}; do sleep 0.1; done' && echo ${key} > out-${key}
       outs:
         - out-${key}
+  predict:
+    foreach: {a: b, b: a}
+    do:
+      cmd: >-
+        touch start-${key} && timeout 90 sh -c 'until test -e start-${item}; do sleep 0.1; done' &&
+        python -c 'import operator; from hqsam_base.ray_parts import Tasks;
+        print(*Tasks(operator.add, 40).in_order([1, 2]))' > parts-${key}
+      outs:
+        - parts-${key}
   join:
     cmd: cat out-a out-b > joined
     deps: [out-a, out-b]
@@ -79,10 +88,13 @@ def test_stages_run_side_by_side_on_two_nodes(address: str, database: Path, tmp_
         said = done.stdout + done.stderr
         assert done.returncode == 1 and (tmp_path / "out.json").exists(), said
         outcome = json.loads((tmp_path / "out.json").read_text())
-        assert sorted(outcome["ran"]) == ["join", "part@a", "part@b"], said
+        stages = ["join", "part@a", "part@b", "predict@a", "predict@b"]
+        assert sorted(outcome["ran"]) == stages, said
         assert list(outcome["failed"]) == ["bad"]
         assert "no such luck" in outcome["failed"]["bad"]
         assert (root / "joined").read_text() == "a\nb\n"
+        # Both wait for parts at the same time, and leave the two processors to them.
+        assert [(root / f"parts-{n}").read_text() for n in "ab"] == ["41 42\n"] * 2
         # What ran on Ray is up to date for DVC here: the same files, the same lock file.
         again = run(root, "hqsam", "repro", "join", HQSAM_EXECUTOR="threads")
         assert "everything is up to date (3 stages)" in again.stdout, again.stdout + again.stderr
