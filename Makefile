@@ -23,9 +23,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
-## test-all: every test at full sizes and counts, also the dear and rarely wrong ones (hours; up to 16 GB of memory)
+## test-all: every test at full sizes and counts, also the dear and rarely wrong ones (hours; up to 16 GB of memory), and the guard of the speed
 test-all: export HQSAM_TEST_ALL := 1
-test-all: test
+test-all: $(BENCH_STAMP) test
 
 ## check: formatting, lint, types, import rules, spelling
 check: $(STAMP)

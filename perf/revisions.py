@@ -26,6 +26,19 @@ class Cost:
     output: str
 
 
+def revision() -> str:
+    """The commit of this checkout, `+` behind it where other files than the record differ from it."""
+
+    def git(*words: str) -> str:
+        command = ["git", *words]
+        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    written = (":!perf/measured.json", ":!docs/benchmarks.md")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *written)
+    return git("rev-parse", "--short=8", "HEAD") + ("+" if changed else "")
+
+
 @contextlib.contextmanager
 def checkout(revision: str = BEFORE) -> Iterator[Path]:
     """Checks a revision out into a temporary folder."""

@@ -14,27 +14,48 @@ class Row:
     """One line of a table.
 
     Attributes:
-        what: what was measured, on which input, against which baseline.
+        what: what was measured, on which input; no measured value, since the guard knows a ratio by it.
         value: the number with its unit.
         target: the promise, empty for a number that is only told.
         met: whether it is kept; None without a target.
+        peer: another program and what it took, in the same run.
+        before: what the earlier revision took, in the same run.
+        now: what this checkout took, where the value is a ratio.
+        ratio: how many times as fast as peer or revision; None where the value is none.
     """
 
     what: str
     value: str
     target: str = ""
     met: bool | None = None
+    peer: str = ""
+    before: str = ""
+    now: str = ""
+    ratio: float | None = None
 
     @classmethod
-    def at_least(cls, what: str, value: float, target: float) -> Row:
+    def at_least(
+        cls,
+        what: str,
+        value: float,
+        target: float,
+        *,
+        peer: str = "",
+        before: str = "",
+        now: str = "",
+    ) -> Row:
         """A ratio that must not be below `target`; a target of 0 means none."""
         times = f"{value:.2f} x" if value < 10 else f"{value:.1f} x"
-        return cls(what, times, f">= {target:g} x", value >= target) if target else cls(what, times)
+        promise = (f">= {target:g} x", value >= target) if target else ("", None)
+        return cls(what, times, *promise, peer, before, now, round(value, 4))
 
     @classmethod
-    def at_most(cls, what: str, value: float, target: float, unit: str) -> Row:
+    def at_most(
+        cls, what: str, value: float, target: float, unit: str, *, peer: str = "", before: str = ""
+    ) -> Row:
         """A quantity that must not be above `target`."""
-        return cls(what, f"{value:.3g} {unit}", f"<= {target:g} {unit}", value <= target)
+        told, promise = f"{value:.3g} {unit}".strip(), f"<= {target:g} {unit}".strip()
+        return cls(what, told, promise, value <= target, peer, before)
 
     @property
     def verdict(self) -> str:
@@ -42,19 +63,29 @@ class Row:
         return "" if self.met is None else "met" if self.met else "MISSED"
 
 
-def render(rows: Iterable[Row]) -> str:
-    """The rows as a Markdown table, so that it can be pasted into docs/benchmarks.md."""
-    cells = [
-        ("what", "value", "target", ""),
-        *((r.what, r.value, r.target, r.verdict) for r in rows),
-    ]
-    widths = [max(len(row[k]) for row in cells) for k in range(4)]
-    lines = [
-        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
-        for row in cells
+def markdown(head: Sequence[str], lines: Iterable[Sequence[str]], *, aligned: bool = False) -> str:
+    """A Markdown table; columns of one width are for the terminal, in a file they make every line differ."""
+    cells = [head, *lines]
+    widths = [max(len(line[k]) if aligned else 3 for line in cells) for k in range(len(head))]
+    rows = [
+        "| "
+        + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
+        + " |"
+        for line in cells
     ]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    return "\n".join([rows[0], rule, *rows[1:]])
+
+
+def render(rows: Iterable[Row]) -> str:
+    """The rows as a Markdown table for the terminal: what they are compared with in brackets."""
+    lines = []
+    for row in rows:
+        sides = {"": row.peer, "before": row.before, "now": row.now}
+        told = ", ".join(f"{name} {text}".strip() for name, text in sides.items() if text)
+        what = f"{row.what} ({told})" if told else row.what
+        lines.append((what, row.value, row.target, row.verdict))
+    return markdown(("what", "value", "target", ""), lines, aligned=True)
 
 
 def finish(rows: Sequence[Row], json_file: Path | None, **detail: Any) -> int:

@@ -10,7 +10,8 @@ through ``scaled_dot_product_attention``:
   rest.
 - *by rows* (CPUs): the queries of a few rows at a time, with their part of the bias. Wider heads
   cost a CPU more than the few extra calls do: on one core, one global block of ViT-B took 3.5 s as
-  published, 2.0 s folded, 1.3 s by rows.
+  published, 2.0 s folded, 1.3 s by rows. Without gradients, for images of many tokens, `cpu_attention`
+  goes further.
 
 Shape letters: B windows or images; N heads; H, W rows and columns; L = H * W tokens; D channels per
 head; E = D + H + W.
@@ -24,24 +25,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hqsam.model.sam_api import Attention, get_rel_pos
+from hqsam.model import cpu_attention
+from hqsam.model.sam_api import Attention, Block, get_rel_pos
 
 _ALIGN = 8  # fused kernels want head widths that are multiples of eight
 _BIAS_VALUES = 1 << 22  # of the part of the bias that exists at one time: 16 MB
+_MLP_TOKENS = (
+    1024  # that go through a block's MLP at one time on a CPU: 12 MB of ViT-B's wide layer
+)
 
 
 class FusedAttention(Attention):  # type: ignore[misc]  # segment_anything is untyped
     """``segment_anything``'s encoder attention with the same parameters and the same result up to rounding."""
 
-    def forward(self, x_BHWC: Tensor) -> Tensor:
+    def forward(self, x_BHWC: Tensor, window: int | None = None) -> Tensor:
         """Attend over the H x W tokens of each window.
 
         Args:
             x_BHWC: Tokens, C = N * D.
+            window: Side of the windows that the tokens of whole images are to be split into, 0 for
+                none (`FusedBlock`); None: B counts windows.
 
         Returns:
             Same shape.
         """
+        if window is not None:
+            return cpu_attention.attend(self, x_BHWC, window)
         b, h, w, c = x_BHWC.shape
         qkv = self.qkv(x_BHWC).view(b, h * w, 3, self.num_heads, c // self.num_heads)
         q_BNLD, k_BNLD, v_BNLD = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -63,6 +72,21 @@ class FusedAttention(Attention):  # type: ignore[misc]  # segment_anything is un
             out = attend(q_BNLD, k_BNLD, v_BNLD, bias, self.scale)
         projected: Tensor = self.proj(out.transpose(1, 2).reshape(b, h, w, c))
         return projected
+
+
+class FusedBlock(Block):  # type: ignore[misc]  # segment_anything is untyped
+    """``segment_anything``'s encoder block; on a CPU without gradients in the form of `cpu_attention`."""
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        """Attend, then the MLP; same shape."""
+        if not (self.attn.use_rel_pos and cpu_attention.fits(x_BHWC)):
+            plain: Tensor = super().forward(x_BHWC)
+            return plain
+        # A new tensor: the input may be a feature that somebody keeps. From here on it is added to.
+        out = x_BHWC + self.attn(self.norm1(x_BHWC), window=self.window_size)
+        for some in out.view(-1, out.shape[-1]).split(_MLP_TOKENS):
+            some += self.mlp(self.norm2(some))
+        return out
 
 
 def _attend_by_rows(
@@ -123,4 +147,7 @@ def fuse_attention(encoder: Any) -> int:
     found = [module for module in encoder.modules() if type(module) is Attention]
     for module in found:
         module.__class__ = FusedAttention
+    for module in encoder.modules():
+        if type(module) is Block:
+            module.__class__ = FusedBlock
     return len(found)

@@ -71,7 +71,7 @@ if TYPE_CHECKING:
         TwoWayTransformer,
     )
     from segment_anything.modeling.common import LayerNorm2d
-    from segment_anything.modeling.image_encoder import Attention, get_rel_pos
+    from segment_anything.modeling.image_encoder import Attention, Block, get_rel_pos
     from segment_anything.modeling.mask_decoder import MLP
 else:
     _modeling = _load_modeling()
@@ -82,12 +82,14 @@ else:
     TwoWayTransformer = _modeling.TwoWayTransformer
     LayerNorm2d = importlib.import_module(f"{_modeling.__name__}.common").LayerNorm2d
     Attention = importlib.import_module(f"{_modeling.__name__}.image_encoder").Attention
+    Block = importlib.import_module(f"{_modeling.__name__}.image_encoder").Block
     get_rel_pos = importlib.import_module(f"{_modeling.__name__}.image_encoder").get_rel_pos
     MLP = importlib.import_module(f"{_modeling.__name__}.mask_decoder").MLP
 
 __all__ = [
     "MLP",
     "Attention",
+    "Block",
     "ImageEncoderViT",
     "LayerNorm2d",
     "MaskDecoder",

@@ -13,7 +13,6 @@ processor time, which is what means something on a busy machine, and of wall tim
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from hqsam_datasets.formats.tar import read_index
 from hqsam_datasets.prepare import augment, normalise, shards
 from hqsam_datasets.sources.base import SourceOptions
 from perf.data.bench_normalise import quiet, write_source
+from perf.table import Row, finish
 
 
 def training_set(home: Path, n: int, height: int, width: int) -> TrainingSet:
@@ -138,11 +138,17 @@ def main() -> int:
         for n, height, width in sizes
         if n
     ]
-    for row in rows:
-        print(json.dumps(row))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
-    return int(any(row["ratio"] < 0.85 for row in rows))
+    table = [
+        Row.at_least(
+            f"loader against decoding, {row['size']}, {row['workers']} threads",
+            row["ratio"],
+            0.85,
+            peer=f"decoding: {row['decode_ms']:.2f} ms",
+            now=f"{row['loader_ms']:.2f} ms",
+        )
+        for row in rows
+    ]
+    return finish(table, arguments.json, sizes=rows)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
 """Speed of `hash_image` against pure JPEG decoding, one core, at the sizes of the training sources.
 
-    python perf/data/overlap_hash.py [--json FILE]
+    python perf/data/overlap_hash.py [--json FILE] [--quick]
 
 `ratio` is the images per second of hashing over those of decoding alone. The target is 0.7 for the
-training set as a whole (typical sizes of its sources), which the last line sums up.
+training set as a whole (typical sizes of its sources), which the last line sums up. `--quick` takes
+these sizes alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +22,7 @@ from numpy.random import default_rng
 
 from hqsam_datasets.overlap.hashing import digest, hash_image
 from perf.data.overlap_recall import dead_leaves
+from perf.table import Row, finish
 
 SIZES = {
     # what: (height, width, how many of HQSeg-44K's images are about that large)
@@ -54,11 +55,13 @@ def seconds(work: Callable[[], Any], *, at_least: float = 0.4) -> float:
     return float(np.median(laps))
 
 
-def measure() -> list[dict[str, Any]]:
+def measure(*, quick: bool) -> list[dict[str, Any]]:
     """One row per size."""
     cv2.setNumThreads(1)
     rows = []
     for name, (height, width, count) in SIZES.items():
+        if quick and not count:
+            continue
         data = cv2.imencode(".jpg", photograph(height, width), [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
         image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
         decode = seconds(lambda data=data: cv2.imdecode(data, cv2.IMREAD_COLOR))
@@ -97,15 +100,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    rows = measure()
-    rows.append(total(rows))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    for row in rows:
-        print(json.dumps(row))
-    return int(rows[-1]["ratio"] < 0.7)
+    rows = measure(quick=arguments.quick)
+    whole = total(rows)
+    table = [
+        Row.at_least(
+            f"hashing against decoding JPEGs, {row['width']}x{row['height']}",
+            row["ratio"],
+            0,
+            peer=f"decoding: {row['decode_ms']:.2f} ms",
+            now=f"{row['hash_ms']:.2f} ms",
+        )
+        for row in rows
+    ]
+    table.append(
+        Row.at_least(
+            "hashing against decoding JPEGs, sizes as HQSeg-44K has them",
+            whole["ratio"],
+            0.7,
+            peer=f"decoding: {whole['decode_minutes']:.2f} min",
+            now=f"{whole['hash_minutes']:.2f} min",
+        )
+    )
+    return finish(table, arguments.json, sizes=rows, total=whole)
 
 
 if __name__ == "__main__":

@@ -38,14 +38,14 @@ def original(gt: Path, dt: Path, ratio: float) -> Numbers:
 
 
 def faster_coco_eval(gt: Path, dt: Path, ratio: float) -> Numbers:
-    """faster-coco-eval's boundary mode, two threads."""
+    """faster-coco-eval's boundary mode, one thread."""
     from faster_coco_eval import COCO, COCOeval_faster
 
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(gt))
         found = truth.loadRes(str(dt))
         program = COCOeval_faster(
-            truth, found, iouType="boundary", boundary_dilation_ratio=ratio, boundary_cpu_count=2
+            truth, found, iouType="boundary", boundary_dilation_ratio=ratio, boundary_cpu_count=1
         )
         program.evaluate()
         program.accumulate()
@@ -54,13 +54,13 @@ def faster_coco_eval(gt: Path, dt: Path, ratio: float) -> Numbers:
 
 
 def vernier(gt: Path, dt: Path, ratio: float) -> Numbers:
-    """Vernier 0.5.4, strict, two threads. It wants a `bbox`: [0, 0, area, 1] gives COCO's area rule."""
+    """Vernier 0.5.4, strict, one thread. It wants a `bbox`: [0, 0, area, 1] gives COCO's area rule."""
     from vernier.instance import Boundary, CocoDataset, Evaluator
 
     program = Evaluator(iou=Boundary(dilation_ratio=ratio), parity_mode="strict")
     data = dt.with_suffix(".vernier.json")
     summary = program.evaluate(
-        CocoDataset.from_json(gt.read_bytes()), data.read_bytes(), num_threads=2
+        CocoDataset.from_json(gt.read_bytes()), data.read_bytes(), num_threads=1
     )
     return tuple(map(float, np.asarray(summary.stats)[:3]))  # type: ignore[return-value]
 

@@ -166,6 +166,35 @@ def test_fused_attention_is_exact(side, heads):
     assert attention.fuse_attention(plain) == 0
 
 
+@pytest.mark.parametrize("window", [0, 4, 5])
+@torch.no_grad()
+def test_the_form_for_cpus_is_exact(window, monkeypatch):
+    """Blocks with whole and cut windows, of two images, against segment_anything's in double precision."""
+    from hqsam.model import attention, cpu_attention
+    from hqsam.model.sam_api import Block
+
+    size = (window, window) if window else (8, 12)
+    block = Block(24, 3, use_rel_pos=True, qkv_bias=True, window_size=window, input_size=size)
+    randomise(block.double(), 0)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 8, 12, 24, generator=generator, dtype=torch.float64)
+    given, expected = x.clone(), block(x)
+    # A variant's layers hang on these modules (hqsam/model/variants/_encoder.py).
+    seen = []
+    for module in (block.attn, block.attn.qkv):
+        module.register_forward_hook(lambda module, _, output: seen.append(type(module)))
+    attention.fuse_attention(block)
+    monkeypatch.setattr(cpu_attention, "TOKENS", 96)
+    monkeypatch.setattr(cpu_attention, "_QUERIES", 40)
+    monkeypatch.setattr(attention, "_MLP_TOKENS", 50)
+    assert (block(x) - expected).abs().max() < 1e-12
+    assert torch.equal(x, given), "the early feature may be kept by somebody"
+    assert attention.FusedAttention in seen and torch.nn.Linear in seen
+    monkeypatch.setattr(cpu_attention, "TOKENS", 97)
+    monkeypatch.delattr(cpu_attention, "attend")
+    assert (block(x) - expected).abs().max() < 1e-12, "few tokens: the plain form"
+
+
 @pytest.mark.parametrize(
     ("width", "count"), [(768, 1_071_104), (1024, 1_333_248), (1280, 1_595_392), (160, 448_512)]
 )

@@ -184,6 +184,8 @@ def test_predict_command_refuses_bad_input(tmp_path, merged, capsys):
         ([str(image), "--checkpoint", weights], "neither box"),
         ([str(image), "--checkpoint", weights, "--box", "9", "1", "1", "9"], "reversed"),
         ([str(image), "--checkpoint", weights, "--box", "900", "1", "910", "9"], "outside"),
+        # the prompt is looked at before the weights are loaded
+        ([str(image), "--checkpoint", "no.pth", "--point", "900", "1"], "100 x 80"),
         ([str(image), "--checkpoint", str(tmp_path / "no.pth"), *box], "no.pth"),
         ([str(image), "--checkpoint", str(image), *box], "not a readable checkpoint"),
         ([str(tmp_path / "no.png"), "--checkpoint", weights, *box], "no.png"),

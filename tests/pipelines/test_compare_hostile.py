@@ -322,6 +322,16 @@ def test_an_archive_of_tables_holds_plain_files_alone(kind: bytes) -> None:
         kept_tables.unpacked(archive, "x")
 
 
+@pytest.mark.parametrize("size", [-1, 1 << 40, 1 << 80])
+def test_a_length_that_no_archive_can_hold_is_one_message(size: int) -> None:
+    """What a header can say is larger than any number that a file can be asked for."""
+    header = tarfile.TarInfo("instances.parquet")
+    header.size = size
+    archive = lzma.compress(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(UserError, match="possible length"):
+        kept_tables.unpacked(archive, "x")
+
+
 def test_an_archive_of_tables_holds_a_few_files_each_once() -> None:
     def archive(*names: str) -> bytes:
         headers = [tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT) for name in names]

@@ -136,11 +136,10 @@ def predict(
         typer.Option("--json", metavar="FILE", help="Mask as COCO RLE, predicted IoU, area, box."),
     ] = None,
 ) -> None:
-    """Segment the object that a box, points or a coarse mask (or a mixture) show."""
+    """Segment the object that a box, points, a coarse mask or a mixture of them mark."""
     from hqsam.api.predictor import SamHQPredictor
     from hqsam.model.device import pick_device
     from hqsam.model.load import load_any
-    from hqsam.prediction.prompt import Prompt
 
     outputs = {"--out": out, "--overlay": overlay, "--json": json_file}
     check_outputs(outputs, inputs=[image, mask, checkpoint, base], png=True)
@@ -148,7 +147,10 @@ def predict(
     pixels = _read_image(image)
     points = _parse_points(point or [], "--point")
     negatives = _parse_points(negative or [], "--negative")
-    prompt = Prompt(
+    # before the weights are loaded, which takes seconds for the large models
+    prompt = _checked_prompt(
+        image,
+        pixels,
         box=box,
         points=(*points, *negatives),
         labels=(1,) * len(points) + (0,) * len(negatives),
@@ -181,6 +183,24 @@ def predict(
         f"{out}: {patch.area} of {pixels.shape[0] * pixels.shape[1]} pixels, predicted IoU "
         f"{found.iou:.3f}"
     )
+
+
+def _checked_prompt(image: Path, pixels: Any, **parts: Any) -> Prompt:
+    from hqsam.errors import InputError, UserError
+    from hqsam.model.preprocess import Frame
+    from hqsam.prediction.prompt import Prompt
+
+    height, width = pixels.shape[:2]
+    try:
+        prompt = Prompt(**parts)
+        prompt.check_inside(Frame(height, width, max(height, width)))
+    except InputError as error:
+        cure = (
+            "give --box X0 Y0 X1 Y1, --point X Y or --mask PNG in pixels of the upright image, "
+            f"{width} x {height}"
+        )
+        raise UserError(error.problem, file=image, cure=cure) from error
+    return prompt
 
 
 def _read_image(path: Path) -> Any:

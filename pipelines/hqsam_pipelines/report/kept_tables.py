@@ -69,11 +69,12 @@ class _PlainFile(tarfile.TarInfo):
 
         Raises:
             ValueError: It is a link, which may lead to itself, an extended header, which may say
-                that a file is sparse and of any size, or has a negative length.
+                that a file is sparse and of any size, or has a length that no archive can hold.
         """
         header = super().frombuf(buf, encoding, errors)
-        if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or header.size < 0:
-            raise ValueError(f"{header.name!r} is no plain file")
+        plain = header.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
+        if not plain or not 0 <= header.size <= _MOST_UNPACKED:
+            raise ValueError(f"{header.name!r} is no plain file of a possible length")
         return header
 
 
