@@ -46,7 +46,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         head = _NODE | {"num_cpus": 0, "include_dashboard": False, "_system_config": soon}
         made = Cluster(initialize_head=True, head_node_args=head)
         try:
-            made.nodes = [made.add_node(**_NODE) for _ in range(3)]
+            made.nodes = [made.add_node(**_NODE, num_gpus=2) for _ in range(3)]
             made.wait_for_nodes()
             patch.setenv("HQSAM_EXECUTOR", "ray")
             patch.setenv("RAY_ADDRESS", made.address)
@@ -86,6 +86,17 @@ def _quiet(done: int, total: int, what: str) -> None:
 
 def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _devices(job: str, number: int) -> str:
+    return f"{job} {os.environ.get('CUDA_VISIBLE_DEVICES')}"
+
+
+def test_a_part_takes_a_gpu_where_a_node_has_one(cluster: Any) -> None:
+    """Two simulated GPUs on each node of one processor: Ray gives a task one of them."""
+    tasks = ray_parts.Tasks(_devices, "sees", on_gpu=True)
+    assert tasks.slots == 3
+    assert set(tasks.as_done(range(3))) <= {"sees 0", "sees 1"}
 
 
 def _tenfold(marks: Path, number: int) -> int:

@@ -134,6 +134,26 @@ def test_doctor_says_that_the_cluster_runs_another_release(
     assert f"runs Ray {metadata.version('ray')} with Python" in found.detail
 
 
+def test_a_training_takes_the_gpus_of_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulated ones; by Ray's own launcher its processes take them, not the stage."""
+    import ray
+    from prefect_ray.context import RemoteOptionsContext
+
+    def takes(stage: str) -> dict[str, int]:
+        with reproduce._room(stage):
+            return dict(RemoteOptionsContext.get().current_remote_options)
+
+    monkeypatch.setenv("HQSAM_EXECUTOR", "ray")
+    monkeypatch.setenv("RAY_ADDRESS", "of the cluster that this process has joined")
+    monkeypatch.delenv("HQSAM_LAUNCHER", raising=False)
+    nodes = [{"Alive": n > 0, "Resources": {"CPU": 1.0, "GPU": 2.0 - n}} for n in range(3)]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    assert takes("train@a") == {"num_gpus": 1} and takes("report") == {}  # the node of two is dead
+    assert takes("predict@b-a") == {"num_cpus": 0}
+    monkeypatch.setenv("HQSAM_LAUNCHER", "ray")
+    assert takes("train@a") == {"num_cpus": 0}
+
+
 @pytest.mark.full("a server and a driver of Ray for one signal; the host's own tests send it, too")
 def test_an_interrupt_ends_the_stages_on_the_nodes_too(
     address: str, database: Path, tmp_path: Path
