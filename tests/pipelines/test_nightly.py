@@ -306,7 +306,7 @@ def test_the_run_of_a_dead_worker_is_crashed_and_missed_runs_become_one(
                 states = {state for _, state, deployment in runs if deployment}
                 return {"CANCELLED", "RUNNING"} <= states
 
-            assert wait_until(one_is_left, 60)
+            assert wait_until(one_is_left, 180), on_server(root, "read_flow_runs(limit=50)", shown)
         finally:  # as a power cut would
             family = psutil.Process(worker.pid).children(recursive=True)
             for process in (*family, worker):
