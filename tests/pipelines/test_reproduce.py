@@ -275,6 +275,22 @@ def test_a_stage_that_is_killed_or_its_dvc_is_tried_again(mortal: Path, killed: 
     assert "1 ran" in out and (mortal / "begun").read_text() == "begun\nbegun\n"
 
 
+def test_half_a_list_of_locks_of_a_killed_dvc_stops_nobody(mortal: Path) -> None:
+    """DVC writes the list in place: at the run's start, and while a stage runs."""
+    listed = mortal / ".dvc" / "tmp" / "rwlock"
+    for name in ("begun", "go"):
+        (mortal / name).unlink(missing_ok=True)
+    listed.write_text("")
+    process = begin(mortal, "hqsam", "repro", "--force", "one")
+    assert wait_until((mortal / "begun").exists, 60)
+    listed.write_text('{"write": {')
+    (mortal / "go").touch()
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    assert "[one] a killed DVC left half a list of locks: it is tried again" in out
+    assert "1 ran" in out and not json.loads(listed.read_text()).get("write")
+
+
 def test_runs_wait_for_each_other_and_for_a_plain_dvc(mortal: Path) -> None:
     (mortal / "in").write_text("new")
     for name in ("begun", "go"):

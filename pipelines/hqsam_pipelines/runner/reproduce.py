@@ -178,6 +178,9 @@ def repro_stage(stage: str, root: str, force: bool, cluster: dict[str, str]) -> 
         if status and any(dvc_locks.BUSY in line for line in lines):
             say(f"[{stage}] another DVC works on its files: it is tried again after that", err=True)
             dvc_locks.wait_for_dvc(Path(root), but=dvc_forks.MODULE)
+        elif left and status and any(dvc_locks.TORN in line for line in lines):
+            say(f"[{stage}] a killed DVC left half a list of locks: it is tried again", err=True)
+            dvc_locks.forget_torn(Path(root))
         elif not left or not (killed := _killed(status, lines)):
             break
         else:
