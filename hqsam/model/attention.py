@@ -84,8 +84,9 @@ class FusedBlock(Block):  # type: ignore[misc]  # segment_anything is untyped
             return plain
         # A new tensor: the input may be a feature that somebody keeps. From here on it is added to.
         out: Tensor = x_BHWC + self.attn(self.norm1(x_BHWC), window=self.window_size)
-        for some in out.view(-1, out.shape[-1]).split(_MLP_TOKENS):
-            some += self.mlp(self.norm2(some))
+        for image in out.flatten(1, 2):
+            for some in torch.split(image, _MLP_TOKENS):
+                some += self.mlp(self.norm2(some))
         return out
 
 

@@ -48,18 +48,20 @@ def attend(attention: Any, x_BHWC: Tensor, window: int) -> Tensor:
     Returns:
         Same shape.
     """
-    b, h, w, c = x_BHWC.shape
-    qkv = attention.qkv(x_BHWC).view(b, h, w, 3, attention.num_heads, c // attention.num_heads)
-    out_BHWND = torch.empty_like(qkv[:, :, :, 0], memory_format=torch.contiguous_format)
-    if window:
-        filling = attention.qkv(x_BHWC.new_zeros(1, c)).view(3, *qkv.shape[4:])
-        for one, out in zip(qkv, out_BHWND, strict=True):
-            _windows(attention, one, filling, out, window)
-    else:
-        for one, out in zip(qkv, out_BHWND, strict=True):
-            _everywhere(attention, one, out)
-    projected: Tensor = attention.proj(out_BHWND.view(b, h, w, c))
-    return projected
+    _, h, w, c = x_BHWC.shape
+    heads = attention.num_heads
+    filling_3ND = attention.qkv(x_BHWC.new_zeros(1, c)).view(3, heads, -1) if window else None
+    found = []
+    # Image by image: 8-bit activations then do not depend on what else is in the batch.
+    for x_1HWC in torch.split(x_BHWC, 1):
+        qkv_HW3ND = attention.qkv(x_1HWC).view(h, w, 3, heads, c // heads)
+        out_HWND = qkv_HW3ND.new_empty(h, w, heads, c // heads)
+        if filling_3ND is None:
+            _everywhere(attention, qkv_HW3ND, out_HWND)
+        else:
+            _windows(attention, qkv_HW3ND, filling_3ND, out_HWND, window)
+        found.append(attention.proj(out_HWND.view(1, h, w, c)))
+    return torch.cat(found)
 
 
 def _everywhere(attention: Any, qkv_HW3ND: Tensor, out_HWND: Tensor) -> None:

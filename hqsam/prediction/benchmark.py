@@ -23,6 +23,7 @@ from hqsam import systems
 from hqsam.model import checkpoint
 from hqsam.model.device import pick_device
 from hqsam.model.options import ModelOptions
+from hqsam.model.precision import choose
 from hqsam.prediction import passes
 from hqsam.prediction.on_nodes import INPUTS
 from hqsam.prediction.options import PredictOptions
@@ -32,6 +33,7 @@ from hqsam_base import atomic
 from hqsam_base.errors import UserError
 from hqsam_base.locks import FileLock
 from hqsam_base.progress import Progress
+from hqsam_base.terminal import say
 
 VERSION = 1
 HEAD = "hq_head.safetensors"
@@ -81,6 +83,7 @@ def predict(
             same.
     """
     systems.check(entries)
+    options = _resolved(options, entries)
     inputs = _check_inputs(benchmark, model, head, options, entries)
     with _partial_folder(out, inputs.fingerprint) as work, _threads(options.threads):
         with passes.BenchmarkImages(benchmark) as images:
@@ -101,6 +104,21 @@ def predict(
         work.replace(out)
     atomic.fsync_folder(out.parent)
     return summary
+
+
+def _resolved(options: PredictOptions, entries: tuple[systems.Entry, ...]) -> PredictOptions:
+    """The options with the precision that is used; what `auto` took is said, and in `predict.json`."""
+    chosen, why = choose(options.precision, pick_device(options.device))
+    if why:
+        say(f"the image encoder computes in {chosen}: {why}")
+    lacking = [entry for entry in entries if not _kind(entry).int8]
+    if chosen == "int8" and lacking:
+        raise UserError(
+            f"a system of kind {lacking[0].options.kind} does not compute with 8-bit integers",
+            key=f"systems.{lacking[0].name}",
+            cure="predict it with precision: float32 or bfloat16",
+        )
+    return options.model_copy(update={"precision": chosen})
 
 
 @dataclass(frozen=True)

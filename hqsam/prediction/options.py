@@ -20,7 +20,10 @@ class PredictOptions(BaseModel):
         mask_prompt: What a mask prompt becomes. ``as_trained``: for each decoder what it was
             trained on, that is logits for SAM and 0/255 for the HQ decoder; ``binary_255`` or
             ``logits``: the same for both.
-        precision: Of the image encoder; ``bfloat16`` is for GPUs.
+        precision: Of the image encoder. ``bfloat16`` is for GPUs and CPUs with matrix units,
+            ``int8`` for CPUs and systems of SAM's own encoder; both move masks a little
+            (docs/benchmarks.md). ``auto`` takes bfloat16 where it is measured to be faster,
+            never int8, and says so; results name what was taken.
         device: ``auto`` takes a GPU if there is one.
         batch_images: Images per encoder call.
         prompts_per_pass: Prompts per decoder call: bounds the memory of images with hundreds of
@@ -36,7 +39,7 @@ class PredictOptions(BaseModel):
 
     resize: Resize = "longest_side"
     mask_prompt: MaskPrompt = "as_trained"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_images: int = Field(default=8, ge=1)
     prompts_per_pass: int = Field(default=16, ge=1)

@@ -188,11 +188,13 @@ class SystemKind(ABC):
         options: class of its entry in params.yaml.
         every_model: whether its masks are those of the run's models, so that it is predicted for
             each of them.
+        int8: whether it heeds ``predict.precision: int8``, or encodes nothing.
     """
 
     name: str
     options: type[SystemOptions] = field(default=SystemOptions)
     every_model: bool = False
+    int8: bool = False
 
     def systems(self, entry: Entry) -> tuple[System, ...]:
         """Say which systems an entry gives: one of its own name, unless the kind knows better.

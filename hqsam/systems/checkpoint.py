@@ -131,4 +131,4 @@ def _paths(entry: Entry) -> dict[str, Path]:
     return {key: path for key, path in found.items() if path is not None}
 
 
-SYSTEM = CheckpointKind("checkpoint", CheckpointOptions)
+SYSTEM = CheckpointKind("checkpoint", CheckpointOptions, int8=True)

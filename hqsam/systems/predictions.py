@@ -140,4 +140,4 @@ def _key(entry: Entry) -> Iterator[None]:
         raise error.amended(key=key) from error
 
 
-SYSTEM = PredictionsKind("predictions", PredictionsOptions)
+SYSTEM = PredictionsKind("predictions", PredictionsOptions, int8=True)

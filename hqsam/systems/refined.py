@@ -89,4 +89,4 @@ class RefinedKind(SystemKind):
         return Refined(options.of, refiners.load(options.refiner).open(options))
 
 
-SYSTEM = RefinedKind("refined", RefinedOptions)
+SYSTEM = RefinedKind("refined", RefinedOptions, int8=True)

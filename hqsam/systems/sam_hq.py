@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hqsam.model.outputs import Output
 from hqsam.systems.base import U8, Context, Decoded, Entry, Promptable, System, SystemKind
+from hqsam_base.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +48,16 @@ class SamHQ(Promptable):
         self, model: HQSam, options: PredictOptions, encodings: Encodings | None = None
     ) -> None:
         from hqsam.model.device import pick_device
+        from hqsam.model.precision import use_int8
 
+        if options.precision == "int8":
+            if model.head.changes_encoder:
+                raise UserError(
+                    f"{model.variant} changes the image encoder, and 8-bit integers cannot be changed",
+                    key="predict.precision",
+                    cure="use float32 or bfloat16 for this model",
+                )
+            use_int8(model.sam.image_encoder)
         self.model = model.to(pick_device(options.device))
         self._options = options
         self._encodings = encodings
@@ -160,4 +170,4 @@ class SamHQKind(SystemKind):
         return SamHQ(model, context.options, shared)
 
 
-SYSTEM = SamHQKind("sam_hq", every_model=True)
+SYSTEM = SamHQKind("sam_hq", every_model=True, int8=True)

@@ -10,6 +10,7 @@ import ast
 import difflib
 import errno
 import importlib
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -79,6 +80,10 @@ def run(argv: Sequence[str]) -> int:
     from hqsam_pipelines.config import env
 
     env.prepare()
+    if os.environ.get("_HQSAM_COMPLETE"):  # a shell asks what could be typed next
+        from hqsam_pipelines.commands import completion
+
+        return _exit_status(completion.complete)
     if not argv or argv[0] in ("-h", "--help"):
         say(usage(), lines=True)
         return 0 if argv else 2

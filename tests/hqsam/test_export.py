@@ -268,6 +268,7 @@ TWO_BLOCKS = vit_backbone(
 )
 
 
+@pytest.mark.full("two exports; only ViT-H's encoder is that large")
 def test_a_large_part_keeps_its_weights_beside_the_file(tmp_path, monkeypatch):
     """The part's own weights count, not its model's; and whatever was there before is replaced as a whole."""
     model, other, path = (

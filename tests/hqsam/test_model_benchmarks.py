@@ -65,12 +65,16 @@ def test_the_gpu_form_of_the_attention_is_put_back():
 def test_a_change_of_precision_shows_in_the_table():
     scores = {"sam": {"mIoU": 50.0, "mBIoU": 40.0}}
     worse = {"sam": {"mIoU": 49.5, "mBIoU": 40.0}}
-    sets = {"float32": scores, "bfloat16": scores, "folded": worse}
+    coarse = {"sam": {"mIoU": 50.0, "mBIoU": 39.4}}
+    sets = {"float32": scores, "bfloat16": scores, "folded": worse, "int8": coarse}
     found = {
         "model": "nano",
         "sets": {way: dict.fromkeys(bench_precision.SETS, one) for way, one in sets.items()},
         "means": sets,
     }
-    rows = bench_precision.table(found)
-    assert rows[0].value == "50.00; 50.00 (+0.00) and 49.50 (-0.50)"
-    assert "mIoU, folded" in rows[-1].what and rows[-1].value == "0.50"
+    rows = {row.what: row for row in bench_precision.table(found)}
+    assert rows["nano, four HQ sets, sam: change of mIoU, folded"].value == "-0.50 points"
+    assert rows["nano, four HQ sets, sam: change of mIoU, folded"].peer == "float32: 50.00"
+    assert rows["nano, four HQ sets, sam: change of mBIoU, int8"].met is False
+    last = list(rows)[-1]
+    assert "mBIoU, int8" in last and rows[last].value == "0.60 points"

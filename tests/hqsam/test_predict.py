@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 import torch
 
+from hqsam import systems
 from hqsam.api.predictor import SamHQPredictor
 from hqsam.errors import InputError, UserError
-from hqsam.model import checkpoint, convert
+from hqsam.model import checkpoint, convert, precision
 from hqsam.model.backbones import bundled_weights
-from hqsam.model.build import build_sam_hq
+from hqsam.model.build import build_model, build_sam_hq
 from hqsam.model.options import ModelOptions
 from hqsam.prediction import benchmark as stage
 from hqsam.prediction import passes
 from hqsam.prediction.benchmark import predict
 from hqsam.prediction.options import PredictOptions
+from hqsam.systems.sam_hq import SamHQ
 from hqsam_base import atomic, rle
 from hqsam_datasets.formats import manifest
 from hqsam_datasets.formats.images import encode_png
@@ -339,6 +341,60 @@ def test_damaged_image_is_named(shared, tmp_path):
     )
     with pytest.raises(UserError, match="44 x 33"):
         _run(shared | {"benchmark": folder}, tmp_path / "out" / "bad-nano")
+
+
+@pytest.mark.parametrize(("rate", "taken"), [(0.2, "float32"), (1.6, "bfloat16")])
+def test_auto_takes_what_is_faster_here_and_says_so(
+    rate, taken, shared, tmp_path, monkeypatch, capsys
+):
+    assert precision.bfloat16_rate(torch.device("cpu")) > 0
+    monkeypatch.setattr(precision, "bfloat16_rate", lambda device: rate)
+    summary = _run(shared, tmp_path / "toy-nano", precision="auto")
+    assert summary["precision"] == taken
+    assert f"computes in {taken}: " in capsys.readouterr().out
+    _run(shared, tmp_path / "named" / "toy-nano", precision=taken)
+    assert _rows(tmp_path / "named" / "toy-nano") == _rows(tmp_path / "toy-nano")
+
+
+def test_8_bit_integers_move_masks_a_little_and_are_named(shared, tmp_path):
+    exact, rounded = (tmp_path / name / "toy-nano" for name in ("float32", "int8"))
+    _run(shared, exact, precision="float32")
+    assert _run(shared, rounded, precision="int8")["precision"] == "int8"
+    ious = []
+    for a, b in zip(_rows(exact), _rows(rounded), strict=True):
+        masks = [rle.decode(r["rle"], height=r["height"], width=r["width"]) for r in (a, b)]
+        if (masks[0] | masks[1]).any():
+            ious.append((masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum())
+    assert 0.9 < np.mean(ious) < 1
+
+
+def test_8_bit_integers_are_refused_where_they_would_not_be_used(shared, tmp_path):
+    toy = systems.Entry("s", systems.SystemOptions(kind="transformers"))
+    with pytest.raises(UserError, match="kind transformers does not compute with 8-bit"):
+        predict(
+            **shared,
+            options=PredictOptions(precision="int8"),
+            out=tmp_path / "toy-nano",
+            progress=_quiet,
+            entries=(*systems.DEFAULT, toy),
+        )
+    model = build_model(ModelOptions(backbone="nano", variant="lora_encoder"))
+    with pytest.raises(UserError, match="lora_encoder changes the image encoder"):
+        SamHQ(model, PredictOptions(precision="int8", device="cpu"))
+    with pytest.raises(UserError, match="8-bit integers are for CPUs"):
+        precision.choose("int8", torch.device("cuda"))
+
+
+@torch.inference_mode()
+def test_an_8_bit_layer_rounds_weights_by_channel_and_inputs_by_call():
+    layer = torch.nn.Linear(64, 48)
+    layer.weight *= torch.logspace(-3, 2, 48)[
+        :, None
+    ]  # one scale for all would lose the small ones
+    x = torch.randn(3, 5, 64)
+    found, exact = precision.Int8Linear(layer)(x), layer(x)
+    error = (found - exact).abs().amax((0, 1)) / (exact - layer.bias).abs().amax((0, 1))
+    assert 0 < error.max() < 0.05
 
 
 def test_options_are_checked():

@@ -23,6 +23,7 @@ from hqsam.prediction.options import PredictOptions
 from hqsam_base import ray_files, ray_parts
 from hqsam_base.processes import ordered_map, run_parts
 from tests import REPOSITORY
+from tests.datasets import trees
 from tests.hqsam.test_predict import _write_benchmark
 from tests.pipelines.servers import s3_server
 from tests.pipelines.working_copy import environment
@@ -45,7 +46,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         head = _NODE | {"num_cpus": 0, "include_dashboard": False, "_system_config": soon}
         made = Cluster(initialize_head=True, head_node_args=head)
         try:
-            made.nodes = [made.add_node(**_NODE) for _ in range(3)]
+            made.nodes = [made.add_node(**_NODE, num_gpus=2) for _ in range(3)]
             made.wait_for_nodes()
             patch.setenv("HQSAM_EXECUTOR", "ray")
             patch.setenv("RAY_ADDRESS", made.address)
@@ -85,6 +86,17 @@ def _quiet(done: int, total: int, what: str) -> None:
 
 def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _devices(job: str, number: int) -> str:
+    return f"{job} {os.environ.get('CUDA_VISIBLE_DEVICES')}"
+
+
+def test_a_part_takes_a_gpu_where_a_node_has_one(cluster: Any) -> None:
+    """Two simulated GPUs on each node of one processor: Ray gives a task one of them."""
+    tasks = ray_parts.Tasks(_devices, "sees", on_gpu=True)
+    assert tasks.slots == 3
+    assert set(tasks.as_done(range(3))) <= {"sees 0", "sees 1"}
 
 
 def _tenfold(marks: Path, number: int) -> int:
@@ -158,6 +170,16 @@ def test_one_node_with_a_common_file_system_writes_the_same_and_goes_on(
     seen: list[int] = []
     predict(**given, out=out, progress=lambda done, total, what: seen.append(done))
     assert seen[0] >= 2 and _bytes(out) == plain
+
+
+def test_samples_that_nodes_normalise_are_the_same(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = trees.ecssd(tmp_path / "in", n=12)
+    trees.run("ecssd", archive, tmp_path / "nodes", expected=12, workers=2)
+    monkeypatch.delenv("HQSAM_EXECUTOR")
+    trees.run("ecssd", archive, tmp_path / "here", expected=12, workers=1)
+    assert trees.contents(tmp_path / "nodes") == trees.contents(tmp_path / "here")
 
 
 def test_a_store_that_does_not_serve_is_one_message(

@@ -174,6 +174,28 @@ def test_the_webhook_hears_what_it_wants_and_ends_no_run(
         assert "the webhook could not be told" in said and "secret-part" not in said
 
 
+def test_a_schedule_makes_runs(tmp_path: Path, database: Path) -> None:
+    """Under SQLAlchemy 2.1 the server's scheduler made none, and nothing said so (constraints.txt)."""
+    root = dvc_repository(tmp_path / "home", STAGES, database)
+    server.ensure(root, idle_minutes=5)
+
+    def post(path: str, body: dict[str, Any], shown: str = "r") -> Any:
+        return on_server(root, f"request('POST', {path!r}, json={body!r}).json()", shown)
+
+    try:
+        post("/flows/", {"name": "nightly"})
+        [flow] = on_server(root, "read_flows()", "r.id")
+        every = {"interval": 3600, "anchor_date": "2026-01-01T00:00:00Z"}
+        schedules = [{"schedule": every, "active": True}]
+        post("/deployments/", {"name": "d", "flow_id": flow, "schedules": schedules})
+        shown = "[r['state_type'], r['auto_scheduled']]"
+        assert wait_until(
+            lambda: ["SCHEDULED", True] in post("/flow_runs/filter", {"limit": 9}, shown), 60
+        )
+    finally:
+        server.stop(root)
+
+
 @pytest.mark.full("seven starts of Prefect; it reads no number")
 def test_deployments_are_registered_once_and_read_the_checkout_at_the_worker(
     tmp_path: Path, database: Path

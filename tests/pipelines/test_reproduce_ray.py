@@ -36,6 +36,15 @@ stages:
       cmd: touch begin-${key} && timeout 90 sh -c 'until test -e begin-${item}; do sleep 0.1; done' && echo ${key} > out-${key}
       outs:
         - out-${key}
+  predict:
+    foreach: {a: b, b: a}
+    do:
+      cmd: >-
+        touch start-${key} && timeout 90 sh -c 'until test -e start-${item}; do sleep 0.1; done' &&
+        python -c 'import operator; from hqsam_base.ray_parts import Tasks;
+        print(*Tasks(operator.add, 40).in_order([1, 2]))' > parts-${key}
+      outs:
+        - parts-${key}
   join:
     cmd: cat out-a out-b > joined
     deps: [out-a, out-b]
@@ -79,10 +88,13 @@ def test_stages_run_side_by_side_on_two_nodes(address: str, database: Path, tmp_
         said = done.stdout + done.stderr
         assert done.returncode == 1 and (tmp_path / "out.json").exists(), said
         outcome = json.loads((tmp_path / "out.json").read_text())
-        assert sorted(outcome["ran"]) == ["join", "part@a", "part@b"], said
+        stages = ["join", "part@a", "part@b", "predict@a", "predict@b"]
+        assert sorted(outcome["ran"]) == stages, said
         assert list(outcome["failed"]) == ["bad"]
         assert "no such luck" in outcome["failed"]["bad"]
         assert (root / "joined").read_text() == "a\nb\n"
+        # Both wait for parts at the same time, and leave the two processors to them.
+        assert [(root / f"parts-{n}").read_text() for n in "ab"] == ["41 42\n"] * 2
         # What ran on Ray is up to date for DVC here: the same files, the same lock file.
         again = run(root, "hqsam", "repro", "join", HQSAM_EXECUTOR="threads")
         assert "everything is up to date (3 stages)" in again.stdout, again.stdout + again.stderr
@@ -120,6 +132,26 @@ def test_doctor_says_that_the_cluster_runs_another_release(
     (found,) = doctor_operations.ray(tmp_path)
     assert found.level == "fail", found
     assert f"runs Ray {metadata.version('ray')} with Python" in found.detail
+
+
+def test_a_training_takes_the_gpus_of_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulated ones; by Ray's own launcher its processes take them, not the stage."""
+    import ray
+    from prefect_ray.context import RemoteOptionsContext
+
+    def takes(stage: str) -> dict[str, int]:
+        with reproduce._room(stage):
+            return dict(RemoteOptionsContext.get().current_remote_options)
+
+    monkeypatch.setenv("HQSAM_EXECUTOR", "ray")
+    monkeypatch.setenv("RAY_ADDRESS", "of the cluster that this process has joined")
+    monkeypatch.delenv("HQSAM_LAUNCHER", raising=False)
+    nodes = [{"Alive": n > 0, "Resources": {"CPU": 1.0, "GPU": 2.0 - n}} for n in range(3)]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    assert takes("train@a") == {"num_gpus": 1} and takes("report") == {}  # the node of two is dead
+    assert takes("predict@b-a") == {"num_cpus": 0}
+    monkeypatch.setenv("HQSAM_LAUNCHER", "ray")
+    assert takes("train@a") == {"num_cpus": 0}
 
 
 @pytest.mark.full("a server and a driver of Ray for one signal; the host's own tests send it, too")

@@ -137,7 +137,8 @@ def test_seeds_of_another_run_are_left_out_and_named(
 def test_parameters_come_back_after_a_signal_and_edits_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = dvc_repository(tmp_path / "repo", "stages: {}\n", tmp_path)
+    (tmp_path / "no server").mkdir()
+    root = dvc_repository(tmp_path / "repo", "stages: {}\n", tmp_path / "no server")
     shutil.copytree(REPOSITORY / "configs", root / "configs")
     params, before = root / "params.yaml", SAMPLE.read_bytes()
     params.write_bytes(before)

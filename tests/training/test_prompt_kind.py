@@ -159,7 +159,7 @@ def test_a_sheet_shows_the_kinds_of_the_plan(planned, training_set, tmp_path):
     found = lookup.find_sample(key, tmp_path)
     assert found.pictures == [{}, {}]
     sheet = drawing.draw_sample(found.sample, found.views, found.pictures)
-    assert sheet.shape[:2] == (3 * 512 + 16, 3 * 512 + 16)
+    assert sheet.shape[:2] == (3 * (512 + 8) + 32, 3 * 512 + 16)  # 32: the legend
     yellow = (sheet == (255, 235, 0)).all(axis=2)
     assert yellow[520:1032].sum() > 100
 

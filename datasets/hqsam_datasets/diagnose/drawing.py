@@ -29,6 +29,19 @@ _TINTS = (
 _Colour = tuple[int, int, int]
 _BOX = (255, 235, 0)
 _POINT = (0, 255, 80)
+_INK = (40, 40, 40)
+_SAMPLE_LEGEND = (
+    ("area", _TINTS[0], "mask; each instance has a colour of its own"),
+    ("box", _BOX, "box prompt"),
+    ("point", _POINT, "point prompt"),
+    ("box", _BOX, "drawn thick, or large points: the prompt that trains, named in the tile"),
+)
+_EVALUATION_LEGEND = (
+    ("area", _TINTS[0], "ground truth or mask prompt"),
+    ("box", _TINTS[0], "box prompt"),
+    ("point", _TINTS[0], "point prompt"),
+    ("area", _TINTS[1], "each object has a colour of its own; a tile's number counts them"),
+)
 
 
 def draw_sample(
@@ -44,7 +57,7 @@ def draw_sample(
         pictures: the pictures of each view's prompts by name, uint8 [m, m]: the noisy mask.
 
     Returns:
-        uint8 [H, W, 3] RGB: one row for the sample, one for each view.
+        uint8 [H, W, 3] RGB: one row for the sample, one for each view, and the legend.
     """
     first = sample.image.copy()
     for instance in sample.instances:
@@ -58,18 +71,21 @@ def draw_sample(
         colour = _TINTS[(int(view["view"]) + 1) % len(_TINTS)]
         cv2.rectangle(overview, (x0, y0), (x1 - 1, y1 - 1), colour, 2)
         text = f"{view['view']}{' mirrored' if view['flip'] else ''}"
-        cv2.putText(
-            overview, text, (x0 + 4, y1 - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA
-        )
-    rows = [_row([_tile(sample.image), overview, _tile(_grey(union))])]
+        place = (x0 + 4, y1 - 6 - 18 * int(view["view"]))  # crops often end in one line
+        cv2.putText(overview, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
+    _labelled(overview, "instances, and the crop of each view")
+    image_tile = _labelled(_tile(sample.image), "image")
+    rows = [_row([image_tile, overview, _labelled(_tile(_grey(union)), "union of the masks")])]
     for view, own in zip(views, pictures, strict=True):
         mask = sample.instances[int(view["instance"])].mask
         image, label = apply_view(image=sample.image, mask=mask, view=view)
         shown = _tile(tinted(image, label, _TINTS[0]))
         _draw_prompts(shown, view, own)
-        rows.append(
-            _row([_tile(image), shown, *(_tile(_grey(picture)) for picture in own.values())])
+        named = (
+            _labelled(_tile(_grey(picture)), name.replace("_", " "))
+            for name, picture in own.items()
         )
+        rows.append(_row([_labelled(_tile(image), "augmented image"), shown, *named]))
     # Below each other; a row of fewer tiles is filled up with white.
     width = max(row.shape[1] for row in rows)
     gap = np.full((_GAP, width, 3), 255, np.uint8)
@@ -77,7 +93,7 @@ def draw_sample(
     for row in rows:
         room = ((0, 0), (0, width - row.shape[1]), (0, 0))
         parts += [np.pad(row, room, constant_values=255), gap]
-    return np.concatenate(parts[:-1], axis=0)
+    return np.concatenate([*parts, _legend(_SAMPLE_LEGEND, width)], axis=0)
 
 
 def draw_evaluation(
@@ -93,7 +109,7 @@ def draw_evaluation(
         prompts: its rows of `prompts.parquet`.
 
     Returns:
-        uint8 [`TILE`, W, 3] RGB.
+        uint8 [H, W, 3] RGB: the tiles, and the legend below them.
     """
     plain = _tile(image)
     tiles = [plain, _labelled(_with_masks(plain.copy(), truths), f"ground truth: {len(truths)}")]
@@ -107,7 +123,39 @@ def draw_evaluation(
                 tile, marks_of_row(prompt), factor, colours=(colour, colour), thick=2, radius=3
             )
         tiles.append(_labelled(tile, f"{name}: {len(chosen)}"))
-    return _row(tiles)
+    _labelled(tiles[0], "image")
+    row = _row(tiles)
+    return np.concatenate([row, _legend(_EVALUATION_LEGEND, row.shape[1])], axis=0)
+
+
+def _legend(entries: Sequence[tuple[str, _Colour, str]], width: int) -> NDArray[np.uint8]:
+    """Explain marks in lines of a given width: a shape, its colour, what it stands for."""
+    lines: list[list[tuple[str, _Colour, str]]] = [[]]
+    ends = 0
+    for entry in entries:
+        needed = 40 + cv2.getTextSize(entry[2], cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0]
+        if lines[-1] and ends + needed > width:
+            lines.append([])
+            ends = 0
+        lines[-1].append(entry)
+        ends += needed
+    canvas = np.full((len(lines) * 24 + _GAP, width, 3), 255, np.uint8)
+    for y, line in zip(range(16, len(lines) * 24, 24), lines, strict=True):
+        x = 8
+        for shape, colour, text in line:
+            # Dark edges: yellow on white cannot be seen.
+            if shape == "point":
+                cv2.circle(canvas, (x + 8, y - 4), 6, _INK, -1)
+                cv2.circle(canvas, (x + 8, y - 4), 5, colour, -1)
+            else:
+                filled = -1 if shape == "area" else 3
+                cv2.rectangle(canvas, (x, y - 10), (x + 16, y + 2), colour, filled)
+                cv2.rectangle(canvas, (x - 2, y - 12), (x + 18, y + 4), _INK, 1)
+            cv2.putText(
+                canvas, text, (x + 24, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5, _INK, 1, cv2.LINE_AA
+            )
+            x += 40 + cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0]
+    return canvas
 
 
 def _with_masks(tile: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:

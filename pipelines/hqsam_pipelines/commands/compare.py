@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hqsam_base.terminal import say
+from hqsam_pipelines.commands import completion
 
 if TYPE_CHECKING:
     from hqsam_pipelines.compare.comparison import Comparison
@@ -17,20 +18,13 @@ app = typer.Typer(help="Is this commit better than that one, by how much, and is
 NOT_COMPARABLE = 3
 
 
-def _revisions(incomplete: str) -> list[str]:
-    """Names for the shell's completion: branches and tags of this repository, and the workspace."""
-    from hqsam_pipelines.compare.git_files import names
-
-    return [name for name in ("workspace", *names(Path())) if name.startswith(incomplete)]
-
-
 Revisions = Annotated[
     list[str],
     typer.Argument(
         metavar="REV_A [REV_B ...]",
         help="Git revisions: commit, branch or tag. B is judged; default: the files on disk "
         "(`workspace`). Of several, each is judged against A.",
-        autocompletion=_revisions,
+        autocompletion=completion.revisions,
     ),
 ]
 Html = Annotated[
@@ -53,6 +47,7 @@ Only = Annotated[
         metavar="NAME",
         help="Ask about these rows alone: a benchmark, metric, prompt set or model; may be "
         "repeated.",
+        autocompletion=completion.rows,
     ),
 ]
 Top = Annotated[

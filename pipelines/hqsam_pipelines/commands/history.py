@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hqsam_base.terminal import say
+from hqsam_pipelines.commands import completion
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,12 +21,21 @@ app = typer.Typer(help="The headline numbers of every commit that carries a repo
 @app.command()
 def history(
     since: Annotated[
-        str | None, typer.Option("--since", metavar="REV", help="The first commit; default: all.")
+        str | None,
+        typer.Option(
+            "--since",
+            metavar="REV",
+            help="The first commit; default: all.",
+            autocompletion=completion.revisions,
+        ),
     ] = None,
     metrics: Annotated[
         list[str] | None,
         typer.Option(
-            "--metric", metavar="NAME", help="A metric or benchmark; may be repeated; default: all."
+            "--metric",
+            metavar="NAME",
+            help="A metric or benchmark; may be repeated; default: all.",
+            autocompletion=completion.rows,
         ),
     ] = None,
     html: Annotated[

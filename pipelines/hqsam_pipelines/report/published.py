@@ -8,7 +8,7 @@ miniature), or another protocol, by its keys.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from hqsam_pipelines import ablations
@@ -122,6 +122,10 @@ class _Finder:
             row.paper_row: row for row in recorded(str(run.params.get("profile", "")))
         }
         self._full = full.recorded(str(run.params.get("profile", "")))
+        self._full_values = {
+            (one.model, one.benchmark, one.prompt_set, one.system, one.metric): one.value
+            for one in self._full
+        }
         self._data = "" if not sources.embedded(run) else OTHER_DATA
 
     def cell(self, one: Published) -> Cell:
@@ -241,11 +245,12 @@ class _Finder:
         of_row = f"{one.table}: {one.system}"
         model = self._rows.get(_SAME_ROW.get(of_row, of_row))
         system = self._run.hq_system(HQ4[0])
-        if benchmark == HQ4_MEAN and model is not None:
+        if model is None:
+            return None, ""
+        if benchmark == HQ4_MEAN:
             value = full.mean_of_four(self._full, model, "gt_box", system, one.metric)
         else:
-            wanted = (model, benchmark, "gt_box", system, one.metric)
-            value = next((n.value for n in self._full if astuple(n)[:-1] == wanted), None)
+            value = self._full_values.get((model, benchmark, "gt_box", system, one.metric))
         return value, self._committed(f"{full.SIZE}; committed run of sample_full")
 
     def _from_the_grid(self, one: Published, benchmark: str) -> tuple[float | None, str]:

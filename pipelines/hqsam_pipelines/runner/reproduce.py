@@ -223,7 +223,7 @@ _EVALUATION = ("train", "predict", "score")
 """Stages without which the report is partial; without any other one there is none."""
 _FANNED_OUT = ("normalise", "index", "shard", "augment", "predict", "score")
 """Stages that hand their parts to the cluster (`hqsam_base.processes`, `hqsam.prediction.parts`)."""
-_CLUSTER = ("HQSAM_EXECUTOR", "RAY_ADDRESS", ray_files.URL_VARIABLE)
+_CLUSTER = ("HQSAM_EXECUTOR", "HQSAM_LAUNCHER", "RAY_ADDRESS", ray_files.URL_VARIABLE)
 _children: set[Child] = set()
 _children_lock = threading.Lock()
 
@@ -402,13 +402,23 @@ class _Walk:
 def _room(stage: str) -> contextlib.AbstractContextManager[Any]:
     """What the stage takes of the cluster while it is submitted: nothing if its parts are tasks of their own.
 
-    It would wait for them with the processor in hand that they wait for.
+    It would wait for them with the processor in hand that they wait for. A training that is one task
+    takes all GPUs of a node, as on one machine: no part of another stage is given one of them.
     """
-    if not ray_parts.asked() or stage.partition("@")[0] not in _FANNED_OUT:
+    kind = stage.partition("@")[0]
+    if not ray_parts.asked():
         return contextlib.nullcontext()
+    import ray
     from prefect_ray.context import remote_options
 
-    return cast(contextlib.AbstractContextManager[Any], remote_options(num_cpus=0))
+    apart = kind == "train" and os.environ.get("HQSAM_LAUNCHER") == "ray"
+    gpus = [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
+    takes: dict[str, int] = {}
+    if apart or kind in _FANNED_OUT:
+        takes = {"num_cpus": 0}
+    elif kind == "train":
+        takes = {"num_gpus": max(gpus, default=0)}
+    return cast(contextlib.AbstractContextManager[Any], remote_options(**takes))
 
 
 def _runner(workers: int) -> Any:

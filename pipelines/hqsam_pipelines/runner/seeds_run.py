@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from hqsam_base.atomic import write_bytes
+from hqsam_base.errors import UserError
 from hqsam_base.terminal import say
 from hqsam_pipelines import seeds
 from hqsam_pipelines.config import env, profiles
@@ -57,5 +59,7 @@ def _put_back(root: Path) -> None:
     else:
         say(f"{FILE} was changed meanwhile: it stays as it is", err=True)
     (root / SAVED).unlink()
-    for _ in profiles.prune(root):
-        pass
+    # An edited file that cannot be read must not hide why the run ended; the next run says it.
+    with contextlib.suppress(UserError):
+        for _ in profiles.prune(root):
+            pass

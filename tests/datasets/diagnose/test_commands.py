@@ -22,6 +22,8 @@ from hqsam_datasets.prepare.shards import ShardOptions, write_shards
 from hqsam_pipelines.cli import run as hqsam
 from tests.datasets.trees import contents, encoded, jpeg, photo, put, quiet, run, shape
 
+LEGEND = 32  # one line of it
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -61,7 +63,7 @@ def test_show_draws_a_sample_and_its_views(
     ]
     assert hqsam(arguments) == 0
     drawing = np.asarray(Image.open(target))
-    assert drawing.shape == (3 * 512 + 16, 3 * 512 + 16, 3), (
+    assert drawing.shape == (3 * (512 + 8) + LEGEND, 3 * 512 + 16, 3), (
         "one row for the sample, two for the views"
     )
     assert len(np.unique(drawing.reshape(-1, 3), axis=0)) > 1000
@@ -77,7 +79,7 @@ def test_show_finds_excluded_samples_and_suggests_keys(
         hqsam(["data", "show", "ecssd_0004", "--data", str(data), "--out", str(tmp_path / "x.png")])
         == 0
     )
-    assert np.asarray(Image.open(tmp_path / "x.png")).shape[0] == 512, (
+    assert np.asarray(Image.open(tmp_path / "x.png")).shape[0] == 512 + 8 + LEGEND, (
         "no views: the sample is not in the shards"
     )
     assert hqsam(["data", "show", "ecssd_002", "--data", str(data)]) == 1
@@ -118,7 +120,9 @@ def test_show_draws_an_evaluation_image_with_its_prompts(
     assert "2 ground-truth object(s), 2 gt_box" in capsys.readouterr().out
     assert json.loads(record.read_bytes())["prompts"] == {"gt_box": 2}
     drawn = np.asarray(Image.open(target))
-    assert drawn.shape == (512, 3 * 512 + 16, 3), "the image, its ground truth, one set of prompts"
+    assert drawn.shape == (512 + LEGEND, 3 * 512 + 16, 3), (
+        "the image, its ground truth, one set of prompts"
+    )
     plain, truth, boxes = (drawn[:, k * 520 : k * 520 + 512].astype(int) for k in range(3))
     inside = np.asarray(Image.fromarray(shape()).resize((512, 394), Image.Resampling.NEAREST)) > 128
     changed = np.abs(truth - plain).sum(axis=2)[: len(inside)] > 0
