@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Images of containers set it; without bytecode each of the tests' hundreds of processes compiles the project again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all check format repro compare bench clean
+.PHONY: demo test test-all check format repro compare bench drills clean
 
 ## demo: set up, run the whole pipeline on the embedded sample, print the result table
 demo: $(STAMP)
@@ -50,6 +50,10 @@ compare: $(STAMP)
 ## bench: the benchmark tables, small sizes (minutes); make bench BENCH="metrics --full" for one area at the promised sizes
 bench: $(BENCH_STAMP)
 	$(BIN)/python -m perf $(BENCH)
+
+## drills: kill parts of real runs at random moments, compare, write docs/reliability.md (hours; goes on where it was ended)
+drills: $(STAMP)
+	$(BIN)/python -m drills $(DRILLS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hqsam_base.errors import UserError
@@ -252,19 +253,42 @@ def test_the_death_of_the_processes_behind_it_ends_no_run(mortal: Path) -> None:
     assert "Traceback" not in out and "could not be told" not in out
 
 
-@pytest.mark.full("the test above kills DVC, too, and everything else with it")
-def test_a_stage_whose_dvc_is_killed_is_tried_again(mortal: Path) -> None:
+@pytest.mark.parametrize(
+    "killed",
+    [
+        pytest.param("DVC", marks=pytest.mark.full("the test above kills DVC, too")),
+        "its process",
+    ],
+)
+def test_a_stage_that_is_killed_or_its_dvc_is_tried_again(mortal: Path, killed: str) -> None:
     for name in ("begun", "go"):
         (mortal / name).unlink(missing_ok=True)
     process = begin(mortal, "hqsam", "repro", "--force", "one")
     assert wait_until((mortal / "begun").exists, 60)
     writers = json.loads((mortal / ".dvc" / "tmp" / "rwlock").read_text())["write"]
-    os.kill(next(iter(writers.values()))["pid"], signal.SIGKILL)
+    dvc = psutil.Process(next(iter(writers.values()))["pid"])
+    (dvc if killed == "DVC" else dvc.children()[0]).kill()
     (mortal / "go").touch()  # a stage that its DVC has left behind ends first
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0, out
-    assert "[one] DVC was killed: the stage is tried again" in out
+    assert f"[one] {killed} was killed: the stage is tried again" in out
     assert "1 ran" in out and (mortal / "begun").read_text() == "begun\nbegun\n"
+
+
+def test_half_a_list_of_locks_of_a_killed_dvc_stops_nobody(mortal: Path) -> None:
+    """DVC writes the list in place: at the run's start, and while a stage runs."""
+    listed = mortal / ".dvc" / "tmp" / "rwlock"
+    for name in ("begun", "go"):
+        (mortal / name).unlink(missing_ok=True)
+    listed.write_text("")
+    process = begin(mortal, "hqsam", "repro", "--force", "one")
+    assert wait_until((mortal / "begun").exists, 60)
+    listed.write_text('{"write": {')
+    (mortal / "go").touch()
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    assert "[one] a killed DVC left half a list of locks: it is tried again" in out
+    assert "1 ran" in out and not json.loads(listed.read_text()).get("write")
 
 
 def test_runs_wait_for_each_other_and_for_a_plain_dvc(mortal: Path) -> None:

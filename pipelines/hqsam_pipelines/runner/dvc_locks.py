@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,9 @@ from hqsam_pipelines.runner.host_client import lives
 
 BUSY = "is busy, it is being blocked by:"
 """What DVC says of a file that another DVC works on."""
+
+TORN = "Unable to read RWLock-file"
+"""What DVC says of a list that a killed DVC has written half: it writes it in place."""
 
 WAIT_VARIABLE = "HQSAM_WAIT_HOURS"
 WAIT_HOURS = 24.0
@@ -78,7 +82,7 @@ def _living(place: Path) -> list[str]:
     """The commands of those in DVC's list that live; the others are taken out of it."""
     from dvc.fs import localfs
     from dvc.lock import LockError
-    from dvc.rwlock import _edit_rwlock
+    from dvc.rwlock import RWLockFileCorruptedError, _edit_rwlock
 
     if not (place / "rwlock").exists():
         return []
@@ -92,7 +96,25 @@ def _living(place: Path) -> list[str]:
             every = [*found["write"].values(), *(e for row in found["read"].values() for e in row)]
     except LockError:
         return ["DVC"]
+    except RWLockFileCorruptedError:
+        forget_torn(place.parent.parent)
+        return []
     return sorted({f"{entry['cmd']} (process {entry['pid']})" for entry in every})
+
+
+def forget_torn(root: Path) -> None:
+    """Remove DVC's list of locks if it is not JSON: nobody can tell what was in it, and every DVC refuses it."""
+    from dvc.lock import make_lock
+    from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
+
+    place = root / ".dvc" / "tmp"
+    with make_lock(str(place / RWLOCK_LOCK), tmp_dir=str(place)):
+        try:
+            json.loads((place / RWLOCK_FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        except ValueError:
+            (place / RWLOCK_FILE).unlink()
 
 
 def wait(free: Callable[[], bool], whom: Callable[[], str], file: Path) -> None:

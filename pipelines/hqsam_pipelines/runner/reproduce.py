@@ -15,6 +15,7 @@ import contextlib
 import importlib
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -51,7 +52,7 @@ TAIL_LINES = 30
 END_S = 2.0
 """How long the processes of a stage may take to end by themselves; they write atomically, so none needs longer."""
 TRIES = 3
-"""How often a stage is run whose DVC was killed (for want of memory?) or kept out by another one."""
+"""How often a stage is run that was killed, or its DVC (for want of memory?), or that another DVC kept out."""
 
 
 @dataclass(frozen=True)
@@ -177,10 +178,13 @@ def repro_stage(stage: str, root: str, force: bool, cluster: dict[str, str]) -> 
         if status and any(dvc_locks.BUSY in line for line in lines):
             say(f"[{stage}] another DVC works on its files: it is tried again after that", err=True)
             dvc_locks.wait_for_dvc(Path(root), but=dvc_forks.MODULE)
-        elif status != -signal.SIGKILL or not left:
+        elif left and status and any(dvc_locks.TORN in line for line in lines):
+            say(f"[{stage}] a killed DVC left half a list of locks: it is tried again", err=True)
+            dvc_locks.forget_torn(Path(root))
+        elif not left or not (killed := _killed(status, lines)):
             break
         else:
-            say(f"[{stage}] DVC was killed: the stage is tried again", err=True)
+            say(f"[{stage}] {killed} was killed: the stage is tried again", err=True)
     ran = any(line.startswith("Running stage") for line in lines)
     if status and any(sign in line for line in lines for sign in full_disk.SIGNS):
         full = full_disk.message(full_disk.full_place(Path(root)), Path(root))
@@ -188,6 +192,19 @@ def repro_stage(stage: str, root: str, force: bool, cluster: dict[str, str]) -> 
             lines = str(full).splitlines()
     tail = "\n".join(lines[-TAIL_LINES:])
     return Failed(message=tail) if status else Done(stage, ran)
+
+
+_KILLED = re.compile(
+    rf"failed to run: .*, exited with (-{signal.SIGKILL:d}|{128 + signal.SIGKILL:d})$"
+)
+"""How DVC tells that a stage's command, or the shell's child, was ended by SIGKILL."""
+
+
+def _killed(status: int, lines: Sequence[str]) -> str:
+    """What of a DVC run was ended by SIGKILL, for the message; empty if nothing was."""
+    if status == -signal.SIGKILL:
+        return "DVC"
+    return "its process" if status and any(map(_KILLED.search, lines)) else ""
 
 
 _ADVICE = (
