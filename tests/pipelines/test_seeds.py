@@ -9,12 +9,14 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from hqsam_base.errors import UserError
 from hqsam_pipelines import cli, seeds
+from hqsam_pipelines.compare import seeds as compare_seeds
 from hqsam_pipelines.compare.comparison import Comparison, compare
 from hqsam_pipelines.config.params import Params
 from hqsam_pipelines.config.yaml_file import parse_yaml
@@ -121,6 +123,25 @@ def test_values_are_means_over_seeds_and_intervals_hold_their_spread(
     assert any("means over seeds (A 3, B 3)" in note for note in both.notes)
     assert any("was trained with one seed" in note and single[:7] in note for note in alone.notes)
     assert width(alone) > 0 and width(both) > 0
+
+
+@pytest.mark.parametrize("reader", ["units_frame", "read_matches"])
+def test_tables_of_many_seeds_are_bounded_in_sum(
+    repository: tuple[Path, str, str, str], monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    root, single, several, _ = repository
+    read = getattr(compare_seeds, reader)
+
+    def alone_allowed(*given: Any) -> Any:
+        found = read(*given)
+        rows = len(found) if reader == "units_frame" else len(found.image) + len(found.truth.ids)
+        monkeypatch.setattr(compare_seeds, "_MOST_ROWS", rows)
+        return found
+
+    compare(root, single, several)
+    monkeypatch.setattr(compare_seeds, reader, alone_allowed)
+    with pytest.raises(UserError, match="rows together"):
+        compare(root, single, several)
 
 
 def test_seeds_of_another_run_are_left_out_and_named(

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, StrictInt
 
+from hqsam_base.errors import UserError
 from hqsam_metrics.matches_file import MATCHES, TRUTH, read_matches
 from hqsam_pipelines import seeds
 from hqsam_pipelines.compare.revisions import NotAvailableError, Revision
 from hqsam_pipelines.config.strict import Digest, Outline, outlined, parse_json
 from hqsam_pipelines.report.results import Result, parse_metrics
 from hqsam_pipelines.report.units import units_frame
+
+_MOST_ROWS = 40_000_000  # of all further seeds together: git keeps equal tables as one small file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,22 +89,33 @@ class FurtherSeeds:
 
         Raises:
             NotAvailableError: one is missing.
+            UserError: together they are too large.
         """
-        paths = [f"{folder}/{seeds.INSTANCES}" for folder in self._folders]
-        return [units_frame(io.BytesIO(self._content(path)), path) for path in paths]
+        found: list[pd.DataFrame] = []
+        for folder in self._folders:
+            path = f"{folder}/{seeds.INSTANCES}"
+            found.append(units_frame(io.BytesIO(self._content(path)), path))
+            self._check_rows(sum(map(len, found)))
+        return found
+
+    def _check_rows(self, rows: int) -> None:
+        if rows > _MOST_ROWS:
+            raise UserError(
+                f"the tables of the further seeds have more than {_MOST_ROWS:,} rows together",
+                file=f"{seeds.FOLDER} at {self._revision.label}",
+                cure="compare a run of fewer seeds",
+            )
 
     def matches(self, prompt_set: str, system: str) -> Sequence[Matches]:
         """The matches of a system for each further seed.
 
         Raises:
             NotAvailableError: they are missing.
+            UserError: together they are too large.
         """
-        return [
-            read_matches(
-                {n: io.BytesIO(self._content(f"{folder}/{n}")) for n in (MATCHES, TRUTH)},
-                prompt_set,
-                system,
-                folder,
-            )
-            for folder in self._folders
-        ]
+        found: list[Matches] = []
+        for folder in self._folders:
+            files = {n: io.BytesIO(self._content(f"{folder}/{n}")) for n in (MATCHES, TRUTH)}
+            found.append(read_matches(files, prompt_set, system, folder))
+            self._check_rows(sum(len(one.image) + len(one.truth.ids) for one in found))
+        return found
