@@ -1,4 +1,4 @@
-"""What `make demo` runs: the whole pipeline on the active profile, then the result table.
+"""What `make demo` runs: the whole pipeline on the active profile, then the result table and the answer.
 
 The same work as `dvc repro`; around it the total in reports/provenance.json, the table, and no
 server left behind.
@@ -69,13 +69,14 @@ def main() -> int:
 
 def _show(root: Path, seconds: float) -> int:
     from hqsam_pipelines.report.run import print_summary
+    from hqsam_pipelines.runner.last_line import last_line
 
     try:
         print_summary(root)
     except UserError as error:
         say(error, err=True, lines=True)
         return 1
-    say(f"\n{seconds:.0f} s. The report: {root / 'reports' / 'report.html'}", lines=True)
+    say(f"\n{seconds:.0f} s. {last_line(root)}", lines=True)
     return 0
 
 
